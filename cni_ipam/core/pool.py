@@ -1,0 +1,165 @@
+"""Pools, and who may use which: the decision, without a datastore.
+
+A pool may be used for a request if it is enabled, has the wanted family and allows the wanted
+use, and either was asked for by name or CIDR, or is assigned automatically and selects the node and
+the namespace. Asking for it overrides the selectors and the assignment mode, not the rest
+(Calico's determinePools and prepareAffinityBlocksForHost).
+"""
+
+from __future__ import annotations
+
+from cni_ipam.core.address import BITS, Address, Cidr, parse_cidr
+from cni_ipam.core.selector import parse_selector
+from cni_ipam.errors import NetconfError, NoQualifiedPool
+from cni_ipam.lean.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+DEFAULT_BLOCK_SIZE = {4: 26, 6: 122}
+DEFAULT_USES = ("Workload", "Tunnel")
+
+
+@record
+class Pool:
+    """An IPPool as the engine sees it, defaults filled in."""
+
+    name: str
+    cidr: Cidr
+    block_size: int
+    disabled: bool = False
+    deleting: bool = False
+    allocatable: bool = True
+    node_selector: str = "all()"
+    namespace_selector: str = ""
+    allowed_uses: tuple[str, ...] = DEFAULT_USES
+    assignment_mode: str = "Automatic"
+
+    @property
+    def is_enabled(self) -> bool:
+        """Whether new addresses may come from it at all."""
+        return not self.disabled and not self.deleting and self.allocatable
+
+    def block_of(self, address: Address) -> Cidr:
+        """The block of this pool that holds `address`."""
+        shift = BITS[address.version] - self.block_size
+        return Cidr(address.version, address.value >> shift << shift, self.block_size)
+
+    def selects(self, labels: Mapping[str, str]) -> bool:
+        """Whether its nodeSelector selects a node with `labels`. Raises NetconfError."""
+        return _matches(self, "nodeSelector", self.node_selector, labels)
+
+    def why_not_enabled(self) -> str:
+        """The reason for which it gives nothing, or an empty text."""
+        if self.disabled:
+            return "disabled"
+        if self.deleting:
+            return "being deleted"
+        return "" if self.allocatable else "not allocatable (condition Allocatable is False)"
+
+
+@record
+class PoolRequest:
+    """What decides which pools may be used for one family."""
+
+    version: int
+    requested: tuple[str, ...] = ()
+    use: str = "Workload"
+    node: str = ""
+    node_labels: Mapping[str, str] | None = None
+    namespace_labels: Mapping[str, str] | None = None
+
+
+def find_pool(pools: Iterable[Pool], address: Address) -> Pool | None:
+    """The pool whose CIDR holds `address`, enabled or not."""
+    for pool in pools:
+        if pool.cidr.contains(address):
+            return pool
+    return None
+
+
+def choose_pools(pools: Sequence[Pool], request: PoolRequest) -> list[Pool]:
+    """The pools that `request` may use, in order. Raises NoQualifiedPool, NetconfError."""
+    family = [pool for pool in pools if pool.cidr.version == request.version]
+    enabled = [pool for pool in family if pool.is_enabled]
+    usable = [pool for pool in enabled if pool.block_size <= BITS[request.version]]
+    if request.requested:
+        chosen = [_requested(text, pools, usable, request) for text in request.requested]
+    elif not usable:
+        raise NoQualifiedPool("cannot find a qualified ippool", _explain(family, request))
+    else:
+        chosen = [pool for pool in enabled if not _why_not_selected(pool, request)]
+    if not chosen:
+        msg = f"no configured Calico pools for node {request.node}"
+        raise NoQualifiedPool(msg, _explain(family, request))
+    allowed = [pool for pool in chosen if request.use in pool.allowed_uses]
+    if not allowed:
+        msg = f"cannot find a qualified ippool, no pools match the required use ({request.use})"
+        raise NoQualifiedPool(msg, _explain(family, request))
+    return allowed
+
+
+def _requested(text: str, pools: Sequence[Pool], usable: list[Pool], request: PoolRequest) -> Pool:
+    """The pool that `text` names: by CIDR (host bits masked away), else by its exact name."""
+    cidr = _requested_cidr(text, pools)
+    if cidr.version != request.version:
+        raise NetconfError(
+            f'"{cidr.address(0)}" isn\'t a IPv{request.version} address',
+            f"ipv{request.version}_pools takes names or CIDRs of IPv{request.version} pools",
+        )
+    for pool in usable:
+        if pool.cidr == cidr:
+            return pool
+    family = [pool for pool in pools if pool.cidr.version == request.version]
+    msg = f"the given pool ({cidr}) does not exist, or is not enabled"
+    raise NoQualifiedPool(msg, _explain(family, request))
+
+
+def _requested_cidr(text: str, pools: Sequence[Pool]) -> Cidr:
+    try:
+        return parse_cidr(text)
+    except ValueError as error:
+        for pool in pools:
+            if pool.name == text:
+                return pool.cidr
+        known = ", ".join(pool.name for pool in pools) or "none"
+        raise NoQualifiedPool(
+            f'error parsing pool "{text}": {error}', f"no pool has that name; pools: {known}"
+        ) from None
+
+
+def _why_not_selected(pool: Pool, request: PoolRequest) -> str:
+    if pool.assignment_mode != "Automatic":
+        return f"assignmentMode is {pool.assignment_mode}"
+    if not pool.selects(request.node_labels or {}):
+        return f"nodeSelector {pool.node_selector} does not select node {request.node}"
+    namespace = request.namespace_labels or {}
+    if not _matches(pool, "namespaceSelector", pool.namespace_selector, namespace):
+        return f"namespaceSelector {pool.namespace_selector} does not select the namespace"
+    return ""
+
+
+def _matches(pool: Pool, field: str, selector: str, labels: Mapping[str, str]) -> bool:
+    if selector in ("", "all()"):
+        return True
+    try:
+        return parse_selector(selector).matches(labels)
+    except ValueError as error:
+        raise NetconfError(
+            f"{field} '{selector}' of pool {pool.name} cannot be parsed: {error}",
+            f"correct spec.{field} of the IPPool; until then no pod gets an address automatically",
+        ) from None
+
+
+def _explain(family: Sequence[Pool], request: PoolRequest) -> str:
+    """One clause for each pool of the family: why it was not used."""
+    clauses = []
+    for pool in family:
+        reason = pool.why_not_enabled()
+        if not reason and not request.requested:
+            reason = _why_not_selected(pool, request)
+        if not reason and request.use not in pool.allowed_uses:
+            reason = f"allowedUses is [{' '.join(pool.allowed_uses)}]"
+        clauses.append(f"{pool.name} ({pool.cidr}): {reason or 'not requested'}")
+    return "; ".join(clauses) or f"there is no IPv{request.version} pool"

@@ -1,0 +1,111 @@
+"""A datastore in this process, for tests, simulation and dry runs.
+
+With `atomic=False` it behaves as a store without transactions does: the writes of a commit are
+applied one by one in the given order, and a Conflict leaves those before it in place.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from cni_ipam.datastore.port import ABSENT, SAME, Entry, Range, Write, collapse
+from cni_ipam.errors import Conflict
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+
+class MemoryDatastore:
+    """The port over a dict; any number of threads may use one."""
+
+    def __init__(self, *, atomic: bool = True) -> None:
+        self.atomic = atomic
+        self._entries: dict[str, Entry] = {}
+        self._revision = 0
+        self._history: list[Entry | str] = []
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def read(self, ranges: Sequence[Range]) -> list[list[Entry]]:
+        """See the port: one moment."""
+        with self._changed:
+            return [self._select(wanted) for wanted in ranges]
+
+    def pages(self, prefix: str, size: int) -> Iterator[list[Entry]]:
+        """See the port: each page is of its own moment."""
+        last = ""
+        while True:
+            with self._changed:
+                later = [e for e in self._select(Range(prefix, prefix=True)) if e.key > last]
+            if not later:
+                return
+            yield later[:size]
+            last = later[:size][-1].key
+
+    def commit(self, writes: Iterable[Write]) -> None:
+        """See the port: all or nothing, or in the given order if not `atomic`."""
+        with self._changed:
+            if self.atomic:
+                writes = collapse(writes)
+                for write in writes:
+                    self._expect(write, ABSENT)
+                self._revision += 1
+                for write in writes:
+                    self._apply(write)
+            else:
+                written: dict[str, int] = {}
+                for write in writes:
+                    self._expect(write, written.get(write.key, ABSENT))
+                    self._revision += 1
+                    self._apply(write)
+                    written[write.key] = self._revision if write.value is not None else ABSENT
+            self._changed.notify_all()
+
+    def watch(self, prefix: str) -> Iterator[Entry | str]:
+        """See the port; ends when the datastore is closed."""
+        with self._changed:
+            return self._follow(prefix, len(self._history))
+
+    def close(self) -> None:
+        """End the watches; what is stored stays readable."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _select(self, wanted: Range) -> list[Entry]:
+        if wanted.prefix:
+            keys = sorted(key for key in self._entries if key.startswith(wanted.key))
+        else:
+            keys = [wanted.key] if wanted.key in self._entries else []
+        entries = [self._entries[key] for key in keys]
+        if wanted.keys_only:
+            return [Entry(entry.key, "", entry.revision) for entry in entries]
+        return entries
+
+    def _expect(self, write: Write, written: int) -> None:
+        entry = self._entries.get(write.key)
+        revision = entry.revision if entry else ABSENT
+        if revision != (written if write.expected == SAME else write.expected):
+            raise Conflict(write.key)
+
+    def _apply(self, write: Write) -> None:
+        if write.value is not None:
+            entry = Entry(write.key, write.value, self._revision)
+            self._entries[write.key] = entry
+            self._history.append(entry)
+        elif self._entries.pop(write.key, None):
+            self._history.append(write.key)
+
+    def _follow(self, prefix: str, seen: int) -> Iterator[Entry | str]:
+        while True:
+            with self._changed:
+                while seen == len(self._history):
+                    if self._closed:
+                        return
+                    self._changed.wait()
+                change = self._history[seen]
+            seen += 1
+            key = change if isinstance(change, str) else change.key
+            if key.startswith(prefix):
+                yield change

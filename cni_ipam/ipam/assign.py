@@ -1,0 +1,191 @@
+"""Assignment: from a wish to addresses that are recorded.
+
+An attempt is three requests. It reads what there is (pools, reservations, config, node, the
+host's affinities, the handle), then the blocks that matter, decides, and commits everything at
+once. Whoever was faster makes the commit fail, and the attempt begins anew (`retry`).
+
+Where an address comes from, in this order:
+
+    1. what the attachment has already: a repeated ADD answers with the same addresses
+    2. the host's own blocks in the pools that it may use
+    3. a block that nobody has, claimed now, unless the host has its limit of blocks
+    4. another host's block, borrowed from, unless strictAffinity forbids it
+
+Nothing is committed unless all wanted addresses were found (*all or none, of both families*),
+unless the wish is content with a part. The draft's order keeps *handle before block*,
+and *pending is absent*: an affinity is confirmed only after its block names the host.
+"""
+
+from __future__ import annotations
+
+from cni_ipam.core.affinity import owner_of
+from cni_ipam.core.block import Attribute
+from cni_ipam.core.gateway import kept_back
+from cni_ipam.core.handle import Handle
+from cni_ipam.core.moment import go_time
+from cni_ipam.core.pool import PoolRequest, choose_pools, find_pool
+from cni_ipam.datastore import codec, keys
+from cni_ipam.datastore.port import ABSENT
+from cni_ipam.errors import DatastoreUnavailable
+from cni_ipam.ipam import affinity as claims
+from cni_ipam.ipam import borrow, fixed, pools
+from cni_ipam.ipam.draft import Draft
+from cni_ipam.ipam.retry import retry
+from cni_ipam.ipam.view import read_blocks, read_view
+from cni_ipam.ipam.wish import Assigned, Outcome, shortfall
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cni_ipam.core.address import Cidr
+    from cni_ipam.core.block import Block
+    from cni_ipam.core.pool import Pool
+    from cni_ipam.core.reservation import Reservations
+    from cni_ipam.datastore.port import Datastore
+    from cni_ipam.ipam.view import View
+    from cni_ipam.ipam.wish import Wish
+
+
+def assign(store: Datastore, wish: Wish) -> Outcome:
+    """Addresses for `wish`, recorded when this returns.
+
+    Raises an AllocationError with Calico's message if there are none, CorruptRecord if a broken
+    record stood in the way, TryAgainLater; then nothing has changed."""
+    return retry(lambda: Attempt(store, wish, _read_view(store, wish)).run())
+
+
+def _read_view(store: Datastore, wish: Wish) -> View:
+    view = read_view(store, wish.host, wish.versions, [wish.handle])
+    if not view.is_ready and wish.heeds_ready:
+        raise DatastoreUnavailable(
+            "Calico is currently not ready to process requests",
+            "the datastore is locked (datastoreReady is false); `ipamctl datastore unlock`",
+        )
+    if pools.make_default_pools(store, wish, view):
+        view = read_view(store, wish.host, wish.versions, [wish.handle])
+    return view
+
+
+class Attempt:
+    """One try, from decision to commit; the rooms `affinity`, `borrow` and `fixed` work on it."""
+
+    def __init__(self, store: Datastore, wish: Wish, view: View) -> None:
+        self.store = store
+        self.wish = wish
+        self.view = view
+        self.draft = Draft()
+        self.owner = Attribute(wish.handle, {**wish.owner, "timestamp": go_time(wish.now)})
+        self.blocks: dict[Cidr, tuple[Block, int]] = {}
+        self.changed: dict[Cidr, Block] = {}
+        self.assigned: list[Assigned] = []
+        self.messages: dict[int, list[str]] = {4: [], 6: []}
+
+    def run(self) -> Outcome:
+        """Decide and commit. Raises Conflict if another was first."""
+        known = self.view.handles.get(self.wish.handle)
+        self.blocks = read_blocks(
+            self.store,
+            [*self.view.affinities, *(known[0].blocks if known else ()), *fixed.blocks_of(self)],
+            self.view.faults,
+        )
+        for address in self.wish.fixed:
+            fixed.assign_fixed(self, address)
+        for version, count in self.wish.counts.items():
+            self._assign_family(version, count)
+        self._finish()
+        return Outcome(tuple(self.assigned), {v: tuple(m) for v, m in self.messages.items()})
+
+    def _assign_family(self, version: int, count: int) -> None:
+        missing = count - self._find_again(version, count)
+        if not missing:
+            return
+        chosen = choose_pools(self.view.pools, self._pool_request(version))
+        pools.reserve_kept_back(self, chosen)
+        missing -= claims.assign_from_own(self, chosen, missing)
+        if missing:
+            missing -= claims.assign_from_claimed(self, chosen, missing)
+        if missing:
+            missing -= borrow.assign_borrowed(self, chosen, missing)
+        if missing and self.wish.whole:
+            if self.view.faults:
+                raise self.view.faults[0]
+            raise shortfall(self, version, count, missing, chosen)
+
+    def _find_again(self, version: int, count: int) -> int:
+        """What the attachment has of this family already becomes part of the answer."""
+        for cidr, (block, _) in self.blocks.items():
+            if cidr.version != version:
+                continue
+            for ordinal in block.find_ordinals(self.wish.is_mine):
+                if len(self._of_family(version)) < count:
+                    self.answer(block, ordinal)
+        return len(self._of_family(version))
+
+    def _of_family(self, version: int) -> list[Assigned]:
+        return [a for a in self.assigned if a.address.version == version and not a.is_fixed]
+
+    def _pool_request(self, version: int) -> PoolRequest:
+        if self.view.node_labels is None and not self.wish.makes_node:
+            raise pools.missing_node(self.wish.host)
+        return PoolRequest(
+            version=version,
+            requested=self.wish.pools.get(version, ()),
+            use=self.wish.use,
+            node=self.wish.host,
+            node_labels=self.view.node_labels,
+            namespace_labels=self.wish.namespace_labels,
+        )
+
+    def reservations(self, chosen: Iterable[Pool]) -> Reservations:
+        """What auto-assignment must not give: reserved addresses and those kept back."""
+        held = [cidr for pool in chosen for cidr in kept_back(pool.cidr, self.wish.gateway)]
+        return self.view.reservations.plus(held)
+
+    def take(self, block: Block, revision: int, count: int, reserved: Reservations) -> int:
+        """Assign up to `count` addresses of `block` into the draft; how many there were."""
+        cooldown = self.view.config.cooldown_seconds
+        changed, ordinals = block.collect(self.wish.now, cooldown).assign(
+            count, self.owner, reserved
+        )
+        if ordinals:
+            self.put(changed, revision)
+        for ordinal in ordinals:
+            self.answer(changed, ordinal)
+        return len(ordinals)
+
+    def put(self, block: Block, revision: int) -> None:
+        """Put a changed block into the draft."""
+        self.blocks[block.cidr] = (block, revision)
+        self.changed[block.cidr] = block
+        self.draft.put_block(block, revision)
+
+    def answer(self, block: Block, ordinal: int, *, is_fixed: bool = False) -> None:
+        """Add an address to the answer."""
+        address = block.cidr.address(ordinal)
+        self.assigned.append(
+            Assigned(
+                address=address,
+                block=block.cidr,
+                pool=find_pool(self.view.pools, address),
+                is_affine=block.affinity == owner_of(self.wish.host),
+                is_fixed=is_fixed,
+            )
+        )
+
+    def _finish(self) -> None:
+        handle, revision = self.view.handles.get(
+            self.wish.handle, (Handle(self.wish.handle, {}), ABSENT)
+        )
+        for cidr, block in self.changed.items():
+            mine = block.find_ordinals(lambda owner: owner.handle == self.wish.handle)
+            handle = handle.with_count(cidr, len(mine))
+        if self.changed:
+            self.draft.raise_handle(handle, revision)
+        if self.changed and self.wish.makes_node and self.view.node_labels is None:
+            name = self.wish.host
+            node = codec.new_resource("Node", name, {}, self.wish.now, self.wish.seed)
+            self.draft.create(keys.NODES + name, node)
+        writes = self.draft.writes()
+        if writes:
+            self.store.commit(writes)

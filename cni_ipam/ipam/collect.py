@@ -1,0 +1,113 @@
+"""Collection: give back what no living attachment of a network has on this node.
+
+Scope is strictly this network on this node. An allocation of ours says which (`network`, `node`,
+`ifname`); one that Calico made says less, and where its handle could also be read as another
+network's (dots are legal in network names and in container IDs) it is left alone.
+"""
+
+from __future__ import annotations
+
+from cni_ipam.datastore import codec, keys
+from cni_ipam.datastore.port import Range
+from cni_ipam.errors import CniIpamError, CorruptRecord
+from cni_ipam.ipam.draft import Draft
+from cni_ipam.ipam.release import Released, count_of
+from cni_ipam.ipam.retry import retry
+from cni_ipam.lean.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cni_ipam.core.address import Address, Cidr
+    from cni_ipam.core.block import Attribute, Block
+    from cni_ipam.datastore.port import Datastore
+
+PAGE_SIZE = 256
+
+
+@record
+class Living:
+    """The attachments of one network on one node that are still alive."""
+
+    network: str
+    node: str
+    attachments: frozenset[tuple[str, str]]
+
+    def is_dead(self, owner: Attribute) -> bool:
+        """Whether an allocation belongs to this network and node and to no living attachment."""
+        prefix = f"{self.network}."
+        handle = owner.handle or ""
+        if owner.get("node") != self.node or not handle.startswith(prefix):
+            return False
+        network = owner.get("network")
+        if network not in (None, self.network) or (network is None and handle.count(".") > 1):
+            return False
+        container_id, ifname = handle[len(prefix) :], owner.get("ifname")
+        if ifname is None:
+            return all(container_id != living for living, _ in self.attachments)
+        return (container_id, ifname) not in self.attachments
+
+
+def collect(store: Datastore, living: Living, now: int) -> tuple[Released, list[CniIpamError]]:
+    """Release every dead allocation; goes on after an error and returns them all."""
+    addresses: list[Address] = []
+    errors: list[CniIpamError] = []
+    for cidr in _candidates(store, living, errors):
+        try:
+            addresses += _collect_block(store, living, cidr, now)
+        except CniIpamError as error:
+            errors.append(error)
+    return Released(tuple(addresses)), errors
+
+
+def _candidates(store: Datastore, living: Living, errors: list[CniIpamError]) -> Iterable[Cidr]:
+    found = []
+    for page in store.pages(keys.BLOCKS, PAGE_SIZE):
+        for entry in page:
+            try:
+                block = codec.decode_block(entry)
+            except CorruptRecord as error:
+                errors.append(error)
+                continue
+            if block.find_ordinals(living.is_dead):
+                found.append(block.cidr)
+    return found
+
+
+def _collect_block(store: Datastore, living: Living, cidr: Cidr, now: int) -> list[Address]:
+    return retry(lambda: _try_collect(store, living, cidr, now))
+
+
+def _try_collect(store: Datastore, living: Living, cidr: Cidr, now: int) -> list[Address]:
+    entries, config = store.read([Range(keys.block_key(cidr)), Range(keys.CONFIG)])
+    if not entries:
+        return []
+    block = codec.decode_block(entries[0])
+    ordinals = block.find_ordinals(living.is_dead)
+    if not ordinals:
+        return []
+    cooldown = codec.decode_config(config[0] if config else None).cooldown_seconds
+    left = block.release(ordinals, now, cooldown)
+    draft = Draft()
+    if left.is_empty and left.affinity is None:
+        draft.delete_block(cidr, entries[0].revision)
+    else:
+        draft.put_block(left, entries[0].revision)
+    _lower_handles(store, draft, block, left, ordinals)
+    store.commit(draft.writes())
+    return [cidr.address(ordinal) for ordinal in ordinals]
+
+
+def _lower_handles(
+    store: Datastore, draft: Draft, block: Block, left: Block, ordinals: list[int]
+) -> None:
+    owners = [block.attribute_of(ordinal) for ordinal in ordinals]
+    handle_ids = dict.fromkeys([o.handle for o in owners if o is not None and o.handle])
+    found = store.read([Range(keys.handle_key(handle_id)) for handle_id in handle_ids])
+    for handle_id, entries in zip(handle_ids, found, strict=True):
+        if entries:
+            handle = codec.decode_handle(entries[0]).with_count(
+                block.cidr, count_of(left, handle_id)
+            )
+            draft.lower_handle(handle, entries[0].revision)

@@ -1,0 +1,107 @@
+"""Records about pools that an ADD may have to make: default pools, and reservations of what a
+pool with a gateway keeps back."""
+
+from __future__ import annotations
+
+from cni_ipam.core.address import parse_cidr
+from cni_ipam.core.gateway import kept_back, reservation_name
+from cni_ipam.datastore import codec, keys
+from cni_ipam.datastore.port import ABSENT, Range, Write
+from cni_ipam.errors import NetconfError, NoQualifiedPool
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from cni_ipam.core.address import Cidr
+    from cni_ipam.core.pool import Pool
+    from cni_ipam.datastore.port import Datastore
+    from cni_ipam.ipam.assign import Attempt
+    from cni_ipam.ipam.view import View
+    from cni_ipam.ipam.wish import Wish
+
+
+def missing_node(host: str) -> NoQualifiedPool:
+    """Calico's error for a node without a Node record."""
+    return NoQualifiedPool(
+        f"resource does not exist: Node({host}) with error: <nil>",
+        "a pool is chosen by the node's labels; create the Node, or set `nodename` to its name",
+    )
+
+
+def make_default_pools(store: Datastore, wish: Wish, view: View) -> bool:
+    """Create those default pools that were never created; whether there were any.
+
+    Each comes with a marker, in one commit, so that a pool deleted later stays deleted.
+    Raises NetconfError if one of them breaks the rules of pools (then none is created),
+    Conflict if another process was at it."""
+    missing = [(n, s) for n, s in wish.default_pools if n not in view.made_default_pools]
+    if not missing:
+        return False
+    entries, blocks = store.read(
+        [
+            Range(keys.POOLS, prefix=True),
+            Range(keys.BLOCKS, prefix=True, keys_only=True),
+        ]
+    )
+    existing = [codec.decode_document(entry) for entry in entries]
+    cidrs = [c for c in (keys.find_block(entry.key) for entry in blocks) if c is not None]
+    writes = []
+    for name, spec in missing:
+        writes.append(Write(keys.DEFAULT_POOLS_MADE + name, "{}", ABSENT))
+        if all(keys.last_part(entry.key) != name for entry in entries):
+            resource = _checked(name, spec, existing, cidrs)
+            existing.append(resource)
+            writes.extend(_pool_writes(name, resource["spec"], wish))
+    store.commit(writes)
+    return True
+
+
+def _checked(
+    name: str,
+    spec: Mapping[str, object],
+    existing: list[codec.Document],
+    blocks: list[Cidr],
+) -> codec.Document:
+    # The rules are needed once in a datastore's life; importing them on each ADD would cost.
+    from cni_ipam.core.pool_rules import check_pool_creation, format_errors, with_pool_defaults
+
+    resource = {
+        "kind": "IPPool",
+        "apiVersion": codec.API_VERSION,
+        "metadata": {"name": name},
+        "spec": dict(spec),
+    }
+    errors = check_pool_creation(resource, existing, blocks)
+    if errors:
+        raise NetconfError(
+            f"default_pools: pool {name}: {format_errors(errors)}",
+            "correct default_pools in the network configuration",
+        )
+    return with_pool_defaults(resource)
+
+
+def _pool_writes(name: str, spec: Mapping[str, object], wish: Wish) -> list[Write]:
+    pool = codec.new_resource("IPPool", name, spec, wish.now, wish.seed)
+    writes = [Write(keys.POOLS + name, pool, ABSENT)]
+    held = kept_back(parse_cidr(str(spec["cidr"])), wish.gateway)
+    if held:
+        writes.insert(0, _reservation(name, held, wish))
+    return writes
+
+
+def _reservation(pool_name: str, held: Sequence[Cidr], wish: Wish) -> Write:
+    name = reservation_name(pool_name)
+    spec = {"reservedCIDRs": [str(cidr) for cidr in held]}
+    value = codec.new_resource("IPReservation", name, spec, wish.now, wish.seed)
+    return Write(keys.RESERVATIONS + name, value, ABSENT)
+
+
+def reserve_kept_back(attempt: Attempt, chosen: Sequence[Pool]) -> None:
+    """Make the reservations that keep Calico's own nodes off what the pools keep back."""
+    for pool in chosen:
+        held = kept_back(pool.cidr, attempt.wish.gateway)
+        missing = any(not attempt.view.reservations.covers(cidr) for cidr in held)
+        if missing and reservation_name(pool.name) not in attempt.view.reservation_names:
+            write = _reservation(pool.name, held, attempt.wish)
+            attempt.draft.create(write.key, str(write.value))

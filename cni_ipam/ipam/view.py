@@ -1,0 +1,113 @@
+"""What there is: the records that a decision needs, from one read of the datastore."""
+
+from __future__ import annotations
+
+from cni_ipam.core.reservation import Reservations
+from cni_ipam.datastore import codec, keys
+from cni_ipam.datastore.port import Range
+from cni_ipam.errors import CorruptRecord
+from cni_ipam.lean.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import TypeVar
+
+    from cni_ipam.core.address import Cidr
+    from cni_ipam.core.affinity import Affinity
+    from cni_ipam.core.block import Block
+    from cni_ipam.core.config import IpamConfig
+    from cni_ipam.core.handle import Handle
+    from cni_ipam.core.pool import Pool
+    from cni_ipam.datastore.port import Datastore, Entry
+
+    T = TypeVar("T")
+
+
+@record
+class View:
+    """The records at one moment. `affinities` are the host's own, with their revisions;
+    `handles` holds those that were asked for; `faults` are records that could not be understood."""
+
+    pools: list[Pool]
+    reservations: Reservations
+    reservation_names: frozenset[str]
+    config: IpamConfig
+    node_labels: dict[str, str] | None
+    is_ready: bool
+    made_default_pools: frozenset[str]
+    affinities: dict[Cidr, tuple[Affinity, int]]
+    handles: dict[str, tuple[Handle, int]]
+    faults: list[CorruptRecord]
+
+
+def read_view(
+    store: Datastore, host: str, versions: Iterable[int], handle_ids: Sequence[str]
+) -> View:
+    """Everything but the blocks, in one request."""
+    affinity_ranges = [Range(keys.affinities_prefix(host, v), prefix=True) for v in versions]
+    handle_ranges = [Range(keys.handle_key(handle_id)) for handle_id in handle_ids]
+    pools, reservations, config, node, cluster, made, *others = store.read(
+        [
+            Range(keys.POOLS, prefix=True),
+            Range(keys.RESERVATIONS, prefix=True),
+            Range(keys.CONFIG),
+            Range(keys.NODES + host),
+            Range(keys.CLUSTER_INFORMATION),
+            Range(keys.DEFAULT_POOLS_MADE, prefix=True, keys_only=True),
+            *affinity_ranges,
+            *handle_ranges,
+        ]
+    )
+    faults: list[CorruptRecord] = []
+    affinities = [e for entries in others[: len(affinity_ranges)] for e in entries]
+    handles = [e for entries in others[len(affinity_ranges) :] for e in entries]
+    reserved = Reservations().plus(
+        [c for cidrs in _decode(codec.decode_reservation, reservations, faults) for c in cidrs]
+    )
+    return View(
+        pools=_decode(codec.decode_pool, pools, faults),
+        reservations=reserved,
+        reservation_names=frozenset([keys.last_part(entry.key) for entry in reservations]),
+        config=codec.decode_config(config[0] if config else None),
+        node_labels=codec.decode_labels(node[0]) if node else None,
+        is_ready=codec.is_ready(cluster[0] if cluster else None),
+        made_default_pools=frozenset([keys.last_part(entry.key) for entry in made]),
+        affinities={
+            affinity.cidr: (affinity, entry.revision)
+            for entry in affinities
+            for affinity in _decode(codec.decode_affinity, [entry], faults)
+        },
+        handles={
+            handle.id: (handle, entry.revision)
+            for entry in handles
+            for handle in _decode(codec.decode_handle, [entry], faults)
+        },
+        faults=faults,
+    )
+
+
+def read_blocks(
+    store: Datastore, cidrs: Iterable[Cidr], faults: list[CorruptRecord]
+) -> dict[Cidr, tuple[Block, int]]:
+    """Those of the blocks that exist, with their revisions, in one request. A block that cannot
+    be understood is added to `faults` and left out: the others still serve."""
+    ranges = [Range(keys.block_key(cidr)) for cidr in dict.fromkeys(cidrs)]
+    found = [entries[0] for entries in store.read(ranges) if entries] if ranges else []
+    return {
+        block.cidr: (block, entry.revision)
+        for entry in found
+        for block in _decode(codec.decode_block, [entry], faults)
+    }
+
+
+def _decode(
+    decode: Callable[[Entry], T], entries: Iterable[Entry], faults: list[CorruptRecord]
+) -> list[T]:
+    decoded = []
+    for entry in entries:
+        try:
+            decoded.append(decode(entry))
+        except CorruptRecord as fault:
+            faults.append(fault)
+    return decoded

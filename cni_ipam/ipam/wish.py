@@ -1,0 +1,94 @@
+"""What is wanted, and what came of it."""
+
+from __future__ import annotations
+
+from cni_ipam.core.utilization import measure
+from cni_ipam.errors import PoolExhausted, StrictAffinity
+from cni_ipam.lean.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from cni_ipam.core.address import Address, Cidr
+    from cni_ipam.core.block import Attribute
+    from cni_ipam.core.pool import Pool
+    from cni_ipam.ipam.assign import Attempt
+
+STRICT_MESSAGE = "No more free affine blocks and strict affinity enabled"
+
+
+@record
+class Wish:
+    """One request for addresses.
+
+    `counts` says how many of each family are wanted by auto-assignment, `pools` from which pools
+    (names or CIDRs; none: those that select node and namespace), `fixed` which addresses exactly.
+    `owner` holds the owner attributes that identify the attachment. `now` is in nanoseconds since
+    the epoch, `seed` at least 16 random bytes."""
+
+    host: str
+    handle: str
+    owner: Mapping[str, str]
+    now: int
+    seed: bytes
+    counts: Mapping[int, int]
+    pools: Mapping[int, tuple[str, ...]]
+    fixed: tuple[Address, ...] = ()
+    use: str = "Workload"
+    namespace_labels: Mapping[str, str] | None = None
+    gateway: str | Address = "none"
+    default_pools: tuple[tuple[str, Mapping[str, object]], ...] = ()
+    makes_node: bool = False
+    heeds_ready: bool = True
+    whole: bool = True
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """The families that are wanted in any way."""
+        return tuple(v for v in (4, 6) if v in self.counts or any(a.version == v for a in self.fixed))
+
+    def is_mine(self, owner: Attribute) -> bool:
+        """Whether an allocation is this attachment's: its handle, on this node, and on this
+        interface where one is recorded (Calico's own records name none)."""
+        return (
+            owner.handle == self.handle
+            and owner.get("node") in (None, self.host)
+            and owner.get("ifname") in (None, self.owner.get("ifname"))
+        )
+
+
+@record
+class Assigned:
+    """An address that was given; `is_affine` tells whether its block is the host's own."""
+
+    address: Address
+    block: Cidr
+    pool: Pool | None
+    is_affine: bool
+    is_fixed: bool
+
+
+@record
+class Outcome:
+    """The addresses of a wish, and per family the messages on what was missing."""
+
+    assigned: tuple[Assigned, ...]
+    messages: dict[int, tuple[str, ...]]
+
+
+def shortfall(
+    attempt: Attempt, version: int, count: int, missing: int, chosen: Sequence[Pool]
+) -> PoolExhausted | StrictAffinity:
+    """The error for a family that is short, with Calico's text and how full each pool is."""
+    texts = "; ".join(dict.fromkeys(attempt.messages[version]))
+    msg = (
+        f"failed to request IPv{version} addresses: Assigned {count - missing} out of {count} "
+        f"requested IPv{version} addresses" + (f"; {texts}" if texts else "")
+    )
+    if STRICT_MESSAGE in attempt.messages[version]:
+        return StrictAffinity(msg, "strictAffinity forbids to borrow from other nodes' blocks")
+    reservations = attempt.reservations(chosen)
+    blocks = [block for block, _ in attempt.blocks.values()]
+    numbers = [str(measure(pool.cidr, blocks, reservations)) for pool in chosen]
+    return PoolExhausted(msg, "; ".join(numbers))

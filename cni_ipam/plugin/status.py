@@ -1,0 +1,75 @@
+"""STATUS: could an ADD be served now?
+
+Runtimes turn any error here into a node that is not ready, so an outage of the datastore or a full
+pool is told only where the network configuration asks for it; otherwise it is logged.
+"""
+
+from __future__ import annotations
+
+from cni_ipam.core.pool import PoolRequest, choose_pools
+from cni_ipam.core.utilization import measure
+from cni_ipam.datastore import codec, keys
+from cni_ipam.errors import (
+    AllocationError,
+    CniIpamError,
+    CorruptRecord,
+    InputOutputError,
+    NotAvailable,
+    TryAgainLater,
+    Unauthorized,
+)
+from cni_ipam.ipam.borrow import PAGE_SIZE
+from cni_ipam.ipam.view import read_view
+from cni_ipam.lean import log
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni_ipam.core.block import Block
+    from cni_ipam.ipam.view import View
+    from cni_ipam.plugin.context import Context
+
+TIME_LIMIT_SECONDS = 1.5
+
+
+def status(context: Context) -> str:
+    """Nothing for stdout. Raises NotAvailable."""
+    netconf = context.netconf
+    try:
+        view = read_view(context.store(TIME_LIMIT_SECONDS), netconf.node_name, (), ())
+        if netconf.status_when_exhausted:
+            _check_room(context, view)
+    except (TryAgainLater, InputOutputError, CorruptRecord, Unauthorized) as error:
+        if netconf.status_when_unreachable:
+            raise _unavailable(error) from error
+        log.error("status.datastore", msg=error.msg, details=error.details)
+    except AllocationError as error:
+        raise _unavailable(error) from error
+    return ""
+
+
+def _unavailable(error: CniIpamError) -> NotAvailable:
+    return NotAvailable(error.msg, error.details)
+
+
+def _check_room(context: Context, view: View) -> None:
+    """Raises AllocationError unless each wanted family has a free address somewhere."""
+    netconf = context.netconf
+    for version, wanted, names in (
+        (4, netconf.ipv4, netconf.ipv4_pools),
+        (6, netconf.ipv6, netconf.ipv6_pools),
+    ):
+        if wanted:
+            request = PoolRequest(version, names, node=netconf.node_name, node_labels=view.node_labels)
+            pools = choose_pools(view.pools, request)
+            blocks = _read_all_blocks(context, version)
+            numbers = [measure(pool.cidr, blocks, view.reservations) for pool in pools]
+            if all(number.free <= 0 for number in numbers):
+                raise NotAvailable(
+                    f"No IPs available in pools: [{' '.join(str(p.cidr) for p in pools)}]",
+                    "; ".join(map(str, numbers)),
+                )
+
+
+def _read_all_blocks(context: Context, version: int) -> list[Block]:
+    pages = context.store().pages(keys.blocks_prefix(version), PAGE_SIZE)
+    return [codec.decode_block(entry) for page in pages for entry in page]

@@ -123,13 +123,11 @@ def parse_netconf(request: Request, called_as: str, environ: Environ) -> Netconf
         **wish(_families, Fields((("ipam.", ipam),))),
         requested=wish(_requested, Fields((("", conf),))),
         default_pools=wish(_default_pools),
-        create_default_pools=wish(lambda source: source.flag("create_default_pools", False)),
         gateway=gateway,
         mask=mask,
         routes=wish(lambda source: _routes(source, ours=ours)),
         agent=wish(_agent),
-        status_when_unreachable=wish(lambda s: s.flag("status_when_unreachable", False)),
-        status_when_exhausted=wish(lambda s: s.flag("status_when_exhausted", False)),
+        **wish(_switches),
         lock_file=wish(lambda source: parse_lock_file(source, datastore)),
         lock_timeout_seconds=wish(lambda source: source.seconds("ipam_lock_timeout", 60.0)),
         node_name=find_node_name(fields),
@@ -277,6 +275,11 @@ def _routes(fields: Fields, *, ours: bool) -> RouteSettings:
         proto=proto,
         table=routes.whole("table", 254, 1, 2**32 - 1),
     )
+
+
+def _switches(fields: Fields) -> dict[str, Any]:
+    keys = ("create_default_pools", "status_when_unreachable", "status_when_exhausted")
+    return {key: fields.flag(key, False) for key in keys}
 
 
 def _agent(fields: Fields) -> str:

@@ -59,25 +59,19 @@ def parse_datastore(fields: Fields, environ: Environ, *, embedded: bool) -> Data
     Raises NetconfError, EnvironmentInvalid, or UnsupportedError for etcd_discovery_srv.
     """
 
-    def configured(key: str, variable: str) -> str:
-        text = fields.path(key)
+    def configured(key: str, variable: str, source: Fields = fields) -> str:
+        text = source.path(key)
         forced = read_variable(environ, "CALICO_" + variable)
         return forced or text or read_variable(environ, variable)
 
-    kubeconfig = (
-        read_variable(environ, "CALICO_KUBECONFIG")
-        or fields.inner("kubernetes").path("kubeconfig")
-        or read_variable(environ, "KUBECONFIG")
-    )
     endpoints = configured("etcd_endpoints", "ETCD_ENDPOINTS")
     discovery = configured("etcd_discovery_srv", "ETCD_DISCOVERY_SRV")
-    kind = _datastore_kind(fields, environ) or (
-        "etcdv3"
-        if endpoints or discovery
-        else "sqlite"
-        if embedded and fields.find("kubernetes")[1] is None
-        else "kubernetes"
-    )
+    kind = _named_kind(fields, environ)
+    if not kind:
+        kubernetes = not embedded or fields.find("kubernetes")[1] is not None
+        kind = "kubernetes" if kubernetes else "sqlite"
+        if endpoints or discovery:
+            kind = "etcdv3"
     if kind == "etcdv3" and discovery:
         message = f'"etcd_discovery_srv" is "{discovery[:60]}", which is not supported'
         raise UnsupportedError(message, 'name the servers in "etcd_endpoints"')
@@ -91,7 +85,7 @@ def parse_datastore(fields: Fields, environ: Environ, *, embedded: bool) -> Data
         configured("etcd_key_file", "ETCD_KEY_FILE"),
         configured("etcd_cert_file", "ETCD_CERT_FILE"),
         configured("etcd_ca_cert_file", "ETCD_CA_CERT_FILE"),
-        kubeconfig,
+        configured("kubeconfig", "KUBECONFIG", fields.inner("kubernetes")),
     )
 
 
@@ -132,7 +126,7 @@ def find_node_name(fields: Fields) -> str:
     return _checked_node_name(posix.uname().nodename.strip().lower(), "the system's host name")
 
 
-def _datastore_kind(fields: Fields, environ: Environ) -> str:
+def _named_kind(fields: Fields, environ: Environ) -> str:
     """The kind that netconf or environment name, "" if neither does."""
     path, _ = fields.find("datastore_type")
     named = fields.text("datastore_type")

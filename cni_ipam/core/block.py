@@ -55,6 +55,11 @@ class Attribute:
         """One owner attribute, such as `node` or `pod`."""
         return (self.secondary or {}).get(name)
 
+    def is_on(self, node: str, ifname: str | None) -> bool:
+        """Whether it is of this node and interface, as far as it says: a record of Calico's own
+        names no interface, and an old one no node."""
+        return self.get("node") in (None, node) and self.get("ifname") in (None, ifname)
+
 
 @record
 class Block:

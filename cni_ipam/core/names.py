@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
+    Json = Any  # whatever a document may hold
+
 API_VERSION = "projectcalico.org/v3"
 LONGEST_NAME = 253
 LONGEST_LABEL_PART = 63
@@ -83,7 +85,7 @@ def is_subdomain(text: str) -> bool:
     """Whether `text` is a DNS-1123 subdomain: what an object's name must be."""
     if len(text) > LONGEST_NAME:
         return False
-    return all([_is_framed(part, _LOWER, "-") for part in text.split(".")])
+    return all(_is_framed(part, _LOWER, "-") for part in text.split("."))
 
 
 def find_qualified_name_error(text: str) -> str | None:
@@ -104,10 +106,11 @@ def is_label_value(text: str) -> bool:
     return not text or (len(text) <= LONGEST_LABEL_PART and _is_framed(text, _ALPHANUMERIC, "-_."))
 
 
-def check_shape(resource: Any, kind: str, spec_types: dict[str, type]) -> list[FieldError]:
+def check_shape(resource: Json, kind: str, spec_types: dict[str, type]) -> list[FieldError]:
     """Unknown fields and wrong types at the top and in the spec of a resource of projectcalico.org.
 
-    Where there is none, metadata and spec are maps."""
+    Where there is none, metadata and spec are maps.
+    """
     errors = check_fields("", resource, _RESOURCE_TYPES)
     if errors:
         return errors
@@ -120,10 +123,11 @@ def check_shape(resource: Any, kind: str, spec_types: dict[str, type]) -> list[F
     return errors or check_fields("spec", resource["spec"], spec_types)
 
 
-def check_fields(path: str, fields: Any, types: dict[str, type]) -> list[FieldError]:
+def check_fields(path: str, fields: Json, types: dict[str, type]) -> list[FieldError]:
     """Fields of the map at `path` that are unknown or not of the type that they should be.
 
-    A null is the same as no field at all."""
+    A null is the same as no field at all.
+    """
     if not isinstance(fields, dict):
         return [_wrong_type(path or "resource", fields, dict)]
     errors = []
@@ -137,7 +141,7 @@ def check_fields(path: str, fields: Any, types: dict[str, type]) -> list[FieldEr
     return errors
 
 
-def check_texts(path: str, values: list[Any] | None) -> list[FieldError]:
+def check_texts(path: str, values: list[Json] | None) -> list[FieldError]:
     """Entries of the list at `path` that are not texts."""
     return [
         _wrong_type(f"{path}[{index}]", value, str)
@@ -146,7 +150,7 @@ def check_texts(path: str, values: list[Any] | None) -> list[FieldError]:
     ]
 
 
-def check_metadata(metadata: Any) -> list[FieldError]:
+def check_metadata(metadata: Json) -> list[FieldError]:
     """Broken rules of an object's name, labels and annotations."""
     errors = check_fields("metadata", metadata, _METADATA_TYPES)
     if errors:
@@ -176,7 +180,7 @@ def check_name(name: str) -> list[FieldError]:
     return []
 
 
-def _check_label(key: Any, value: Any) -> list[FieldError]:
+def _check_label(key: Json, value: Json) -> list[FieldError]:
     if not isinstance(key, str) or not isinstance(value, str):
         return [_wrong_type(f"metadata.labels.{key}", value, str)]
     errors = []
@@ -192,7 +196,7 @@ def _check_label(key: Any, value: Any) -> list[FieldError]:
     return errors
 
 
-def _check_annotation(key: Any, value: Any) -> list[FieldError]:
+def _check_annotation(key: Json, value: Json) -> list[FieldError]:
     if not isinstance(key, str) or not isinstance(value, str):
         return [_wrong_type(f"metadata.annotations.{key}", value, str)]
     reason = find_qualified_name_error(key.lower())
@@ -203,20 +207,20 @@ def _is_framed(text: str, ends: frozenset[str], between: str) -> bool:
     """Whether `text` begins and ends with one of `ends` and else has only these and `between`."""
     if not text or text[0] not in ends or text[-1] not in ends:
         return False
-    return all([character in ends or character in between for character in text])
+    return all(character in ends or character in between for character in text)
 
 
-def _has_type(value: Any, wanted: type) -> bool:
+def _has_type(value: Json, wanted: type) -> bool:
     if isinstance(value, bool):
         return wanted is bool
     return isinstance(value, wanted)
 
 
-def _wrong_type(name: str, value: Any, wanted: type) -> FieldError:
+def _wrong_type(name: str, value: Json, wanted: type) -> FieldError:
     return FieldError(name, _show(value), f"must be {_TYPE_WORDS[wanted]}")
 
 
-def _show(value: Any) -> str:
+def _show(value: Json) -> str:
     """A value of the document as it is spelled there, in one short piece."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]

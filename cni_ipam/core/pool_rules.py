@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-    Resource = dict[str, Any]
+    Json = Any  # whatever a document may hold
+    Resource = dict[str, Json]
 
 __all__ = ["FieldError", "format_errors"]  # beside what is defined here
 
@@ -35,6 +36,13 @@ MOST_USES = 10
 USES = ("Workload", "Tunnel", "LoadBalancer")
 ENCAPSULATIONS = ("Never", "Always", "CrossSubnet")
 MODES = ("Automatic", "Manual")
+BLOCK_SIZE_RULE = (
+    "blockSize must be between 20 and 32 for IPv4 pools, and between 116 and 128 for IPv6 pools"
+)
+POOL_SIZE_RULE = (
+    "IP pool size is too small for use with Calico IPAM. "
+    "It must be equal to or greater than the block size."
+)
 LEFTOVER_BLOCKS = (  # sic
     "IPPool blocksSize conflicts with existing allocations that use a different blockSize"
 )
@@ -60,7 +68,8 @@ _RESERVATION_TYPES: dict[str, type] = {"reservedCIDRs": list}
 def with_pool_defaults(resource: Resource) -> Resource:
     """A new pool with what Calico fills in, and the CIDR in its canonical text.
 
-    Wrong types do no harm here: the checks name them, and look at the pool as it was given."""
+    Wrong types do no harm here: the checks name them, and look at the pool as it was given.
+    """
     spec = {key: value for key, value in _map(resource.get("spec")).items() if value is not None}
     network = _find_network(spec.get("cidr"))
     if network:
@@ -91,7 +100,7 @@ def check_pool(resource: Resource) -> list[FieldError]:
     errors += [FieldError("spec", None, reason) for reason in _find_contradictions(spec)]
     network = _find_network(spec.get("cidr"))
     if network is None:
-        return errors + [_bad_cidr(spec.get("cidr", ""))]
+        return [*errors, _bad_cidr(spec.get("cidr", ""))]
     return errors + [FieldError("spec", None, reason) for reason in _find_misfits(spec, *network)]
 
 
@@ -100,7 +109,8 @@ def check_pool_creation(
 ) -> list[FieldError]:
     """The rules that a new pool breaks beside these pools and these blocks, in Calico's order.
 
-    A pool of the same name is no error here: the write that creates the key finds it."""
+    A pool of the same name is no error here: the write that creates the key finds it.
+    """
     errors = _check_pool_shape(resource) or _check_cidr(resource)
     if errors:
         return errors
@@ -126,7 +136,7 @@ def check_pool_update(old: Resource, new: Resource) -> list[FieldError]:
     if "LoadBalancer" in stored["allowedUses"] and set(spec["allowedUses"]) != {"LoadBalancer"}:
         reason = "IPPool allowed use cannot be changed from LoadBalacer to Workload or Tunnel"
         uses = _show_list(spec["allowedUses"])
-        return errors + [FieldError("IPPool.Spec.AllowedUses", uses, reason)]
+        return [*errors, FieldError("IPPool.Spec.AllowedUses", uses, reason)]
     if stored.get("blockSize") not in (None, spec["blockSize"]):
         reason = "IPPool BlockSize cannot be modified"
         errors.append(FieldError("IPPool.Spec.BlockSize", str(spec["blockSize"]), reason))
@@ -161,7 +171,7 @@ def check_reservation(resource: Resource) -> list[FieldError]:
     ]
 
 
-def _check_pool_shape(resource: Any) -> list[FieldError]:
+def _check_pool_shape(resource: Json) -> list[FieldError]:
     errors = check_shape(resource, "IPPool", _POOL_TYPES)
     return errors or check_texts("spec.allowedUses", resource["spec"].get("allowedUses"))
 
@@ -296,31 +306,21 @@ def _find_misfits(spec: Resource, address: Address, cidr: Cidr) -> list[str]:
     smallest, largest = BLOCK_SIZES[version]
     block_size = spec.get("blockSize") or DEFAULT_BLOCK_SIZE[version]
     link_local = _LINK_LOCAL[version]
+    ipip = spec.get("ipipMode", "Never") != "Never"
     rules = (
-        (
-            version == 6 and spec.get("ipipMode", "Never") != "Never",
-            "IPIP is not supported on IPv6 pools",
-        ),
+        (version == 6 and ipip, "IPIP is not supported on IPv6 pools"),
         (address.value != cidr.base, "IPPool CIDR must be strictly masked"),
         (
             cidr.overlaps(link_local),
             f"IPPool CIDR overlaps with IPv{version} link local range {link_local}",
         ),
-        (
-            not smallest <= block_size <= largest,
-            "blockSize must be between 20 and 32 for IPv4 pools, and between 116 and 128 for "
-            "IPv6 pools",
-        ),
-        (
-            not spec.get("disabled") and cidr.prefix > block_size,
-            "IP pool size is too small for use with Calico IPAM. It must be equal to or greater "
-            "than the block size.",
-        ),
+        (not smallest <= block_size <= largest, BLOCK_SIZE_RULE),
+        (not spec.get("disabled") and cidr.prefix > block_size, POOL_SIZE_RULE),
     )
     return [reason for broken, reason in rules if broken]
 
 
-def _find_network(text: Any) -> tuple[Address, Cidr] | None:
+def _find_network(text: Json) -> tuple[Address, Cidr] | None:
     """The address and the network that `text` names; an IPv4-mapped IPv6 network is none."""
     if not isinstance(text, str):
         return None
@@ -341,7 +341,7 @@ def _is_address_or_network(text: str) -> bool:
     return True
 
 
-def _map(value: Any) -> Resource:
+def _map(value: Json) -> Resource:
     """A part of a stored object, empty where it is not the map that it should be."""
     return value if isinstance(value, dict) else {}
 

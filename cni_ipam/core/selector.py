@@ -22,15 +22,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, TypeAlias
 
-    Node: TypeAlias = "Everything | Has | Compare | Not | Group"
+    Node: TypeAlias = "_Everything | _Has | _Compare | _Not | _Group"
     Token = tuple[str, str]
 
 DEEPEST_NESTING = 200
 LONGEST_LABEL = 512
 
 _LABEL_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./-")
-_PUNCTUATION = {"(": "LParen", ")": "RParen", "{": "LBrace", "}": "RBrace", ",": "Comma"}
 _SYMBOLS = {"==": "Eq", "!=": "Ne", "&&": "And", "||": "Or"}
+_PUNCTUATION = {"(": "LParen", ")": "RParen", "{": "LBrace", "}": "RBrace"}
+_PUNCTUATION |= {",": "Comma", "!": "Not"}
 _WORDS = (
     ("Contains", ("contains",)),
     ("StartsWith", ("starts", "with")),
@@ -59,12 +60,12 @@ _TESTS: dict[str, Callable[[Any, Any], bool]] = {
 
 
 @record
-class Everything:
+class _Everything:
     """`all()` or `global()`: every set of labels."""
 
     function: str
 
-    def matches(self, labels: Mapping[str, str]) -> bool:
+    def matches(self, _: Mapping[str, str]) -> bool:
         return True
 
     def __str__(self) -> str:
@@ -72,7 +73,7 @@ class Everything:
 
 
 @record
-class Has:
+class _Has:
     """The label is there, whatever its value."""
 
     label: str
@@ -85,7 +86,7 @@ class Has:
 
 
 @record
-class Compare:
+class _Compare:
     """A label's value against a text, or against a sorted set of texts."""
 
     label: str
@@ -106,7 +107,7 @@ class Compare:
 
 
 @record
-class Not:
+class _Not:
     """The opposite."""
 
     operand: Node
@@ -119,7 +120,7 @@ class Not:
 
 
 @record
-class Group:
+class _Group:
     """One of the alternatives, each of which is a list of conditions that must all hold."""
 
     alternatives: tuple[tuple[Node, ...], ...]
@@ -155,7 +156,7 @@ class Selector:
         return str(self.root)
 
 
-EVERYTHING = Selector(Everything("all"))
+EVERYTHING = Selector(_Everything("all"))
 
 
 def parse_selector(text: str) -> Selector:
@@ -217,22 +218,22 @@ class _Parser:
                 break
         if len(alternatives) == 1 and len(alternatives[0]) == 1:
             return alternatives[0][0]
-        return Group(tuple(alternatives))
+        return _Group(tuple(alternatives))
 
     def operation(self, depth: int) -> Node:
         negated = False
         while self.take("Not"):
             negated = not negated
         node = self.operand(depth)
-        return Not(node) if negated else node
+        return _Not(node) if negated else node
 
     def operand(self, depth: int) -> Node:
         kind, value = token = self.tokens[self.at]
         self.at += 1
         if kind == "Has":
-            return Has(value)
+            return _Has(value)
         if kind in ("All", "Global"):
-            return Everything(kind.lower())
+            return _Everything(kind.lower())
         if kind == "Label":
             return self.comparison(value)
         if kind != "LParen":
@@ -252,9 +253,9 @@ class _Parser:
         if kind in _STRING_OPERATORS:
             if not self.take("StringLiteral"):
                 raise ValueError("expected string")
-            return Compare(label, _STRING_OPERATORS[kind], self.tokens[self.at - 1][1])
+            return _Compare(label, _STRING_OPERATORS[kind], self.tokens[self.at - 1][1])
         if kind in _SET_OPERATORS:
-            return Compare(label, _SET_OPERATORS[kind], self.string_set())
+            return _Compare(label, _SET_OPERATORS[kind], self.string_set())
         raise ValueError(f"expected == or != not: {_show(token)}")
 
     def string_set(self) -> tuple[str, ...]:
@@ -285,13 +286,11 @@ def _tokenize(text: str) -> list[Token]:
 def _read_token(text: str, at: int, label: str | None) -> tuple[Token, int]:
     """The token at `at` and where it ends; `label` is the label right before it, if any."""
     character = text[at]
+    symbol = text[at : at + 2]
+    if symbol in _SYMBOLS:
+        return (_SYMBOLS[symbol], ""), at + 2
     if character in _PUNCTUATION:
         return (_PUNCTUATION[character], ""), at + 1
-    symbol = _SYMBOLS.get(text[at : at + 2])
-    if symbol:
-        return (symbol, ""), at + 2
-    if character == "!":
-        return ("Not", ""), at + 1
     if character in "=&|":
         raise ValueError(f"expected {character * 2}")
     if character in "\"'":

@@ -94,7 +94,8 @@ class Attempt:
         for version, count in self.wish.counts.items():
             self._assign_family(version, count)
         self._finish()
-        return Outcome(tuple(self.assigned), {v: tuple(m) for v, m in self.messages.items()})
+        messages = {version: tuple(texts) for version, texts in self.messages.items()}
+        return Outcome(tuple(self.assigned), messages, tuple(self.view.faults))
 
     def _assign_family(self, version: int, count: int) -> None:
         missing = count - self._find_again(version, count)

@@ -52,7 +52,7 @@ def make_default_pools(store: Datastore, wish: Wish, view: View) -> bool:
         if all(keys.last_part(entry.key) != name for entry in entries):
             resource = _checked(name, spec, existing, cidrs)
             existing.append(resource)
-            writes.extend(_pool_writes(name, resource["spec"], wish))
+            writes.extend(_pool_writes(name, resource["spec"], wish, view))
     store.commit(writes)
     return True
 
@@ -81,11 +81,13 @@ def _checked(
     return with_pool_defaults(resource)
 
 
-def _pool_writes(name: str, spec: Mapping[str, object], wish: Wish) -> list[Write]:
+def _pool_writes(
+    name: str, spec: Mapping[str, object], wish: Wish, view: View
+) -> list[Write]:
     pool = codec.new_resource("IPPool", name, spec, wish.now, wish.seed)
     writes = [Write(keys.POOLS + name, pool, ABSENT)]
     held = kept_back(parse_cidr(str(spec["cidr"])), wish.gateway)
-    if held:
+    if held and reservation_name(name) not in view.reservation_names:
         writes.insert(0, _reservation(name, held, wish))
     return writes
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cni_ipam.core.address import Address, Cidr
     from cni_ipam.core.block import Attribute
     from cni_ipam.core.pool import Pool
+    from cni_ipam.errors import CorruptRecord
     from cni_ipam.ipam.assign import Attempt
 
 STRICT_MESSAGE = "No more free affine blocks and strict affinity enabled"
@@ -49,13 +50,8 @@ class Wish:
         return tuple(v for v in (4, 6) if v in self.counts or any(a.version == v for a in self.fixed))
 
     def is_mine(self, owner: Attribute) -> bool:
-        """Whether an allocation is this attachment's: its handle, on this node, and on this
-        interface where one is recorded (Calico's own records name none)."""
-        return (
-            owner.handle == self.handle
-            and owner.get("node") in (None, self.host)
-            and owner.get("ifname") in (None, self.owner.get("ifname"))
-        )
+        """Whether an allocation is this attachment's."""
+        return owner.handle == self.handle and owner.is_on(self.host, self.owner.get("ifname"))
 
 
 @record
@@ -71,10 +67,12 @@ class Assigned:
 
 @record
 class Outcome:
-    """The addresses of a wish, and per family the messages on what was missing."""
+    """The addresses of a wish, per family the messages on what was missing, and the records that
+    were passed over because they could not be understood."""
 
     assigned: tuple[Assigned, ...]
     messages: dict[int, tuple[str, ...]]
+    faults: tuple[CorruptRecord, ...] = ()
 
 
 def shortfall(

@@ -31,10 +31,12 @@ def add(context: Context) -> str:
     if context.netconf.chained:
         routed = chain.add_host_routes(context)
         return print_result(pass_through(routed, context.netconf.cni_version))
-    wish = make_wish(context)
     with context.lock():
+        wish = make_wish(context)
         outcome = assign(context.store(), wish)
         hold_blocks(context, wish, outcome)
+    for fault in outcome.faults:
+        log.error("record.passed_over", key=fault.key, msg=fault.msg)
     for one in outcome.assigned:
         log.info("assigned", address=one.address, block=one.block, handle=wish.handle)
     answer = [_answer(context, one) for one in outcome.assigned]

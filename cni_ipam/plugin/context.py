@@ -24,16 +24,23 @@ BUSY_TIMEOUT_SECONDS = 10.0
 
 
 class Context:
-    """One call of the plugin. The clock is read once; `now` is in nanoseconds since the epoch."""
+    """One call of the plugin."""
 
     def __init__(self, request: Request, netconf: Netconf) -> None:
         self.request = request
         self.netconf = netconf
         self.arguments = parse_arguments(request.args, for_removal=request.command != "ADD")
-        self.now = time.time_ns()
         self.handle = handle_id(netconf.name, request.container_id)
+        self._now = 0
         self._store: Datastore | None = None
         self._routes: Routes | None = None
+
+    @property
+    def now(self) -> int:
+        """Nanoseconds since the epoch, read once, at the first use. *Lock, then clock*: that is
+        under the lock, so a call that waited for it does not act on an old time."""
+        self._now = self._now or time.time_ns()
+        return self._now
 
     def lock(self) -> HostLock:
         """The host's lock, to be held around every change."""
@@ -75,12 +82,8 @@ class Context:
         return attributes
 
     def is_mine(self, owner: Attribute) -> bool:
-        """Whether an allocation under this attachment's handle is meant: on this node and
-        interface, or on none that is recorded (Calico's own records name no interface)."""
-        return owner.get("node") in (None, self.netconf.node_name) and owner.get("ifname") in (
-            None,
-            self.request.ifname,
-        )
+        """Whether an allocation under this attachment's handle is meant."""
+        return owner.is_on(self.netconf.node_name, self.request.ifname)
 
     def owners(self) -> dict[str, Callable[[Attribute], bool]]:
         """The handles that DEL releases, each with the test for what is meant under it."""

@@ -6,6 +6,7 @@ pool is told only where the network configuration asks for it; otherwise it is l
 
 from __future__ import annotations
 
+from cni_ipam.core.gateway import kept_back
 from cni_ipam.core.pool import PoolRequest, choose_pools
 from cni_ipam.core.utilization import measure
 from cni_ipam.datastore import codec, keys
@@ -62,7 +63,9 @@ def _check_room(context: Context, view: View) -> None:
             request = PoolRequest(version, names, node=netconf.node_name, node_labels=view.node_labels)
             pools = choose_pools(view.pools, request)
             blocks = _read_all_blocks(context, version)
-            numbers = [measure(pool.cidr, blocks, view.reservations) for pool in pools]
+            held = [cidr for pool in pools for cidr in kept_back(pool.cidr, netconf.gateway)]
+            reserved = view.reservations.plus(held)
+            numbers = [measure(pool.cidr, blocks, reserved) for pool in pools]
             if all(number.free <= 0 for number in numbers):
                 raise NotAvailable(
                     f"No IPs available in pools: [{' '.join(str(p.cidr) for p in pools)}]",

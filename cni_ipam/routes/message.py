@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import posix
-
 from _socket import AF_INET, AF_INET6
 from _struct import Struct
 
@@ -58,7 +57,7 @@ def encode_message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
 
 
 def encode_route(
-    cidr: Cidr, kind: int, proto: int, table: int, scope: int, device: int = 0
+    cidr: Cidr, kind: int, proto: int, table: int, *, scope: int, device: int = 0
 ) -> bytes:
     """The body of a route request; `device` 0 names none."""
     family = FAMILIES[cidr.version]
@@ -75,7 +74,7 @@ def encode_route_filter(version: int, kind: int, proto: int, table: int) -> byte
 
 
 def encode_link(index: int = 0, name: str = "", namespace: int | None = None) -> bytes:
-    """The body of a request for the interface of that index or name, in the namespace of that id."""
+    """The body of a request for the interface of that index or name, in that namespace."""
     body = LINK.pack(0, 0, index, 0, 0) + encode_attribute(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
     if name:
         body += encode_attribute(IFLA_IFNAME, name.encode() + b"\0")

@@ -60,7 +60,8 @@ class FoundRoute:
 class FoundLink:
     """An interface as the kernel lists it; `peer` and `master` are indices, 0 for none.
 
-    `peer_namespace` is the caller's id of the network namespace that the peer lies in."""
+    `peer_namespace` is the caller's id of the network namespace that the peer lies in.
+    """
 
     index: int
     name: str
@@ -77,7 +78,8 @@ class Routes(Protocol):
         """Hold `cidr` by a blackhole of ours. A route of another's that has the place stays.
 
         Whether a blackhole, ours or another's, holds it now: False if the place is taken by
-        something else, such as the kernel's route to a directly connected network."""
+        something else, such as the kernel's route to a directly connected network.
+        """
 
     def remove_blackhole(self, cidr: Cidr) -> None:
         """Our blackhole for `cidr` is gone afterwards; that it was not there is fine."""
@@ -102,7 +104,8 @@ class Routes(Protocol):
 
         It is the pod's peer, or the bridge whose port the peer is: packets for the pod have to
         leave through the bridge. None if the pod's interface has no peer here (macvlan, ipvlan),
-        or if `netns_path` or `ifname` is not there (any more): the caller knows if that matters."""
+        or if `netns_path` or `ifname` is not there (any more): the caller knows if that matters.
+        """
 
     def close(self) -> None:
         """Let go of the socket."""
@@ -124,8 +127,14 @@ def plan_blackholes(wanted: Iterable[Cidr], found: Iterable[Cidr]) -> tuple[list
 def is_host_device(link: FoundLink, pod_link: FoundLink, namespace: int) -> bool:
     """Whether `link` is the peer of `pod_link`, which lies in the namespace of that id.
 
-    Both ends have to name each other: a macvlan names its parent, which does not answer."""
+    Both ends have to name each other: a macvlan names its parent, which does not answer.
+    """
     return (link.peer, link.peer_namespace) == (pod_link.index, namespace)
+
+
+def name_host_device(link: FoundLink, master: FoundLink | None) -> str:
+    """The device for routes to the pod behind `link`: a bridge's port passes nothing by itself."""
+    return master.name if master and master.kind == "bridge" else link.name
 
 
 def refusal(operation: str, number: int | None, reason: str | None) -> RouteError:

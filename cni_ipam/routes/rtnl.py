@@ -12,9 +12,9 @@ import socket
 from typing import TYPE_CHECKING
 
 from pyroute2 import IPRoute, NetlinkError  # type: ignore[import-untyped]
-from pyroute2.netlink import NLM_F_DUMP_INTR  # type: ignore[import-untyped]
+from pyroute2.netlink import NLM_F_DUMP_INTR, nlmsg  # type: ignore[import-untyped]
 
-from cni_ipam.core.address import BITS, parse_cidr
+from cni_ipam.core.address import BITS, Cidr
 from cni_ipam.routes.plan import (
     ABSENT,
     BLACKHOLE,
@@ -26,13 +26,14 @@ from cni_ipam.routes.plan import (
     FoundLink,
     FoundRoute,
     is_host_device,
+    name_host_device,
     refusal,
 )
 
 if TYPE_CHECKING:
     from typing import Any
 
-    from cni_ipam.core.address import Address, Cidr
+    from cni_ipam.core.address import Address
     from cni_ipam.errors import RouteError
     from cni_ipam.routes.plan import RouteSettings
 
@@ -114,7 +115,7 @@ class RtnlRoutes:
         except (OSError, NetlinkError) as error:
             operation = f"find the host side of {ifname} in {netns_path}"
             raise refusal(operation, *_cause(error)) from error
-        return master.name if master and master.kind == "bridge" else link.name
+        return name_host_device(link, master)
 
     def close(self) -> None:
         """See Routes."""
@@ -171,7 +172,8 @@ class RtnlRoutes:
     def _find_namespace(self, path: str) -> int | None:
         """Our id of the network namespace at `path`; None if no interface of ours has a peer there.
 
-        The kernel gives a namespace its id when a link that leads into it is listed."""
+        The kernel gives a namespace its id when a link that leads into it is listed.
+        """
         try:
             handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
@@ -208,16 +210,16 @@ class RtnlRoutes:
         return refusal(f"{operation} in table {self._settings.table}", *_cause(error))
 
 
-def _found_route(message: Any) -> FoundRoute:
-    version = 4 if message["family"] == socket.AF_INET else 6
-    anywhere = "0.0.0.0" if version == 4 else "::"
-    cidr = parse_cidr(f"{message.get_attr('RTA_DST') or anywhere}/{message['dst_len']}")
+def _found_route(message: nlmsg) -> FoundRoute:
+    family, destination = message["family"], message.get_attr("RTA_DST")
+    base = int.from_bytes(socket.inet_pton(family, destination)) if destination else 0
+    cidr = Cidr(4 if family == socket.AF_INET else 6, base, message["dst_len"])
     table = message.get_attr("RTA_TABLE") or message["table"]
     device = message.get_attr("RTA_OIF") or 0
     return FoundRoute(cidr, message["type"], message["proto"], table, device)
 
 
-def _found_link(message: Any) -> FoundLink:
+def _found_link(message: nlmsg) -> FoundLink:
     info = message.get_attr("IFLA_LINKINFO")
     return FoundLink(
         index=message["index"],

@@ -1,0 +1,192 @@
+"""Datastore, node name and log: netconf, environment and files in Calico's order."""
+
+from __future__ import annotations
+
+import posix
+from types import SimpleNamespace
+
+import pytest
+
+from cni_ipam.cni import settings as settings_module
+from cni_ipam.cni.settings import LogSettings
+from cni_ipam.errors import EnvironmentInvalid, InputOutputError, NetconfError, UnsupportedError
+
+ENDPOINTS = "https://10.0.0.1:2379, https://10.0.0.2:2379,"
+
+
+@pytest.mark.parametrize(
+    ("keys", "environ", "kind"),
+    [
+        ({}, {}, "sqlite"),
+        ({"etcd_endpoints": ENDPOINTS}, {}, "etcdv3"),
+        ({"kubernetes": {"kubeconfig": "/etc/kubeconfig"}}, {}, "kubernetes"),
+        ({"kubernetes": {}}, {}, "kubernetes"),
+        ({"etcd_endpoints": ENDPOINTS, "kubernetes": {}}, {}, "etcdv3"),
+        ({"datastore_type": "kubernetes", "etcd_endpoints": ENDPOINTS}, {}, "kubernetes"),
+        ({"datastore_type": "sqlite", "kubernetes": {}}, {}, "sqlite"),
+        ({"datastore_type": ""}, {}, "sqlite"),
+        ({}, {"ETCD_ENDPOINTS": ENDPOINTS}, "etcdv3"),
+        ({}, {"DATASTORE_TYPE": "kubernetes"}, "kubernetes"),
+        ({"datastore_type": "etcdv3"}, {"DATASTORE_TYPE": "kubernetes"}, "etcdv3"),
+        ({"datastore_type": "etcdv3"}, {"CALICO_DATASTORE_TYPE": "kubernetes"}, "kubernetes"),
+        ({}, {"KUBECONFIG": "/etc/other"}, "sqlite"),
+    ],
+)
+def test_the_datastore_is_named_or_follows_from_the_keys(netconf_of, keys, environ, kind):
+    """A CALICO_ variable beats the netconf, which beats the plain variable."""
+    assert kind == netconf_of(**keys, environ=environ).datastore.kind
+
+
+@pytest.mark.parametrize(
+    ("keys", "environ", "kind"),
+    [
+        ({}, {}, "kubernetes"),
+        ({"etcd_endpoints": ENDPOINTS}, {}, "etcdv3"),
+        ({"datastore_type": "sqlite"}, {}, "sqlite"),
+        ({}, {"CALICO_DATASTORE_TYPE": "sqlite"}, "sqlite"),
+    ],
+)
+def test_calicos_name_never_falls_back_to_the_file(netconf_of, keys, environ, kind):
+    """Calico's client takes Kubernetes where nothing is said; sqlite has to be named."""
+    netconf = netconf_of(**keys, environ=environ, called_as="calico-ipam")
+    assert kind == netconf.datastore.kind
+
+
+def test_the_way_to_etcd_is_read_key_by_key(netconf_of):
+    """Each from the place that wins for it."""
+    datastore = netconf_of(
+        etcd_endpoints=ENDPOINTS,
+        etcd_key_file="/key",
+        etcd_cert_file="/cert",
+        environ={
+            "ETCD_KEY_FILE": "/other-key",
+            "CALICO_ETCD_CERT_FILE": "/other-cert",
+            "ETCD_CA_CERT_FILE": "/ca",
+        },
+    ).datastore
+    assert ("https://10.0.0.1:2379", "https://10.0.0.2:2379") == datastore.etcd_endpoints
+    assert ("/key", "/other-cert", "/ca") == (
+        datastore.etcd_key_file,
+        datastore.etcd_cert_file,
+        datastore.etcd_ca_cert_file,
+    )
+
+
+@pytest.mark.parametrize(
+    ("keys", "environ", "expected"),
+    [
+        ({"kubernetes": {"kubeconfig": "/a"}}, {"KUBECONFIG": "/b"}, "/a"),
+        ({"kubernetes": {"kubeconfig": "/a"}}, {"CALICO_KUBECONFIG": "/c"}, "/c"),
+        ({}, {"KUBECONFIG": "/b"}, "/b"),
+        ({}, {}, ""),
+    ],
+)
+def test_the_kubeconfig_is_found_as_the_rest(netconf_of, keys, environ, expected):
+    """It stands inside of `kubernetes`."""
+    assert expected == netconf_of(**keys, environ=environ).datastore.kubeconfig
+
+
+def test_discovery_by_srv_is_not_supported(netconf_of):
+    """Code 2 names the key and what to use in its place."""
+    with pytest.raises(UnsupportedError) as raised:
+        netconf_of(etcd_discovery_srv="example.org")
+    assert 2 == raised.value.code
+    assert '"etcd_discovery_srv" is "example.org"' in raised.value.msg
+
+
+@pytest.mark.parametrize("kind", ["memory", "etcd", "SQLITE"])
+def test_an_unknown_datastore_type_is_refused(netconf_of, kind):
+    """In Calico's words, with the code of where it was said."""
+    with pytest.raises(NetconfError, match=f"unknown datastore type: {kind}") as raised:
+        netconf_of(datastore_type=kind)
+    assert '"datastore_type" must be one of sqlite, etcdv3, kubernetes' == raised.value.details
+    with pytest.raises(EnvironmentInvalid, match=f"unknown datastore type: {kind}") as from_env:
+        netconf_of(environ={"DATASTORE_TYPE": kind})
+    assert from_env.value.details.startswith("DATASTORE_TYPE must be one of")
+
+
+@pytest.mark.parametrize("command", ["ADD", "DEL"])
+def test_a_datastore_of_the_wrong_type_stops_even_a_removal(netconf_of, command):
+    """It cannot be known where the address was."""
+    with pytest.raises(
+        NetconfError, match=r"Go struct field NetConf\.datastore_type of type string"
+    ):
+        netconf_of(datastore_type=5, command=command)
+
+
+def node_name_of(netconf_of, **keys):
+    return netconf_of(**{"nodename": None, **keys}).node_name
+
+
+def test_nodename_comes_first(netconf_of, tmp_path):
+    """Before the file."""
+    file = tmp_path / "nodename"
+    file.write_text("from-file")
+    assert "said" == node_name_of(netconf_of, nodename="said", nodename_file=str(file))
+
+
+def test_the_nodename_file_comes_second(netconf_of, tmp_path):
+    """Before the deprecated key."""
+    file = tmp_path / "nodename"
+    file.write_text("From-File")
+    name = node_name_of(netconf_of, nodename_file=str(file), hostname="old")
+    assert "From-File" == name
+
+
+@pytest.mark.parametrize("content", [None, ""])
+def test_hostname_comes_third(netconf_of, tmp_path, content):
+    """A missing or empty file says nothing."""
+    file = tmp_path / "nodename"
+    if content is not None:
+        file.write_text(content)
+    assert "old" == node_name_of(netconf_of, nodename_file=str(file), hostname="old")
+
+
+def test_the_systems_name_comes_last(netconf_of, monkeypatch):
+    """In lower case and without blanks, as Calico's."""
+    system = SimpleNamespace(**vars(posix))
+    system.uname = lambda: SimpleNamespace(nodename=" Worker-7.Example \n")
+    monkeypatch.setattr(settings_module, "posix", system)
+    assert "worker-7.example" == node_name_of(netconf_of)
+
+
+@pytest.mark.parametrize("content", [b"node\n", b"a/b", b"\xff", b"x" * 300])
+def test_the_files_content_is_taken_verbatim_or_refused(netconf_of, tmp_path, content):
+    """Calico would take the line end for a part of the name: better to be told."""
+    file = tmp_path / "nodename"
+    file.write_bytes(content)
+    with pytest.raises(NetconfError, match="nodename_file"):
+        node_name_of(netconf_of, nodename_file=str(file))
+
+
+def test_a_file_that_cannot_be_read_is_told(netconf_of, tmp_path):
+    """Going on under another name would split the node in two."""
+    with pytest.raises(InputOutputError, match=f"cannot read nodename_file {tmp_path}"):
+        node_name_of(netconf_of, nodename_file=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("level", "expected"),
+    [
+        ("debug", "debug"),
+        ("DEBUG", "debug"),
+        ("Error", "error"),
+        ("warning", "info"),
+        ("", "info"),
+        ("none", "info"),
+    ],
+)
+def test_a_log_level_that_calico_does_not_know_is_info(netconf_of, level, expected):
+    """Its own odd rule."""
+    assert expected == netconf_of(log_level=level).log.level
+
+
+def test_the_logs_file_has_its_limits(netconf_of):
+    """Those that are 0 are the defaults, as in Calico."""
+    log = netconf_of(
+        log_file_path="/var/log/x.log",
+        log_file_max_size=5,
+        log_file_max_age=0,
+        log_file_max_count=3,
+    ).log
+    assert LogSettings("info", "/var/log/x.log", 5, 30, 3) == log

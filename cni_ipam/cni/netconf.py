@@ -63,11 +63,13 @@ class DefaultPool:
 class Netconf:
     """What the network configuration asks for, with every default filled in.
 
+    `type` is the plugin that the runtime started: an interface plugin, or us if `chained`.
     `attachments` are (container id, ifname) pairs, None if GC was told of none.
     """
 
     cni_version: str
     name: str
+    type: str
     chained: bool
     ipv4: bool
     ipv6: bool
@@ -119,6 +121,7 @@ def parse_netconf(request: Request, called_as: str, environ: Environ) -> Netconf
     return Netconf(
         cni_version=version,
         name=name,
+        type=wish(lambda source: source.text("type"), Fields((("", conf),))),
         chained=_is_chained(conf, ipam),
         **wish(_families, Fields((("ipam.", ipam),))),
         requested=wish(_requested, Fields((("", conf),))),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Node: TypeAlias = "_Everything | _Has | _Compare | _Not | _Group"
     Token = tuple[str, str]
 
-DEEPEST_NESTING = 200
+DEEPEST_NESTING = 100
 LONGEST_LABEL = 512
 
 _LABEL_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./-")

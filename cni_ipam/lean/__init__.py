@@ -1,4 +1,4 @@
-"""The standard library through the narrow door: every start-up trick of the project, and only here.
+"""The standard library through the narrow door: the project's start-up tricks, and only here.
 
 A container runtime starts the plugin anew for every pod, waits for it, and often does so for many
 pods at once. The plugin then works for about a millisecond. So its speed is the speed of its start,
@@ -34,8 +34,8 @@ on two cores:
     logging                   25.9  30.2      lean.log       7.9   9.5
     http.client               32.7  36.8
 
-The columns do not add up: `json`, `re`, `enum`, `typing`, `socket` share most of what they load. But
-the first of them costs, and any one of them costs more than all that the plugin does with SQLite.
+The columns do not add up: `json`, `re`, `enum`, `typing`, `socket` share most of what they load.
+But the first of them costs, and any one costs more than all that the plugin does with SQLite.
 Most of these modules are thin layers over C code that is built into the interpreter or comes with
 it. The rooms of this folder take that C code and leave the layer out.
 

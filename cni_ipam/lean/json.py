@@ -39,7 +39,7 @@ class _Refused(ValueError):
 class _DecodeError(ValueError):
     """What the C scanner raises: it finds this class by the name `json.decoder.JSONDecodeError`."""
 
-    def __init__(self, msg: str, doc: str, pos: int) -> None:
+    def __init__(self, msg: str, _doc: str, pos: int) -> None:
         super().__init__(msg)
         self.msg = msg
         self.pos = pos

@@ -12,11 +12,11 @@ queue, and an alarm ends the wait; only in threads, which get no signals, is the
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import fcntl
 import posix
 import time
 
-import _signal  # type: ignore[import-not-found]
 from cni_ipam.errors import InputOutputError, LockTimeout
 from cni_ipam.lean.folder import make_folder_of
 
@@ -46,13 +46,13 @@ class HostLock:
     def __enter__(self) -> HostLock:
         descriptor = self._open()
         try:
-            if not (_try_lock(descriptor) or self._wait(descriptor)):
-                raise self._timeout(descriptor)
-        except BaseException:
-            posix.close(descriptor)
-            raise
-        self._descriptor = descriptor
-        return self
+            if _try_lock(descriptor) or self._wait(descriptor):
+                self._descriptor, descriptor = descriptor, -1
+                return self
+            raise self._timeout(descriptor)
+        finally:
+            if descriptor >= 0:
+                posix.close(descriptor)
 
     def __exit__(
         self,

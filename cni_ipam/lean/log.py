@@ -120,7 +120,7 @@ def _printable(text: str) -> str:
 
 def _quote(text: str) -> str:
     """`text`, in quotes if it could be taken for more than one value or for another line."""
-    if text and text.isprintable() and not any([c in text for c in ' "=\\']):
+    if text and text.isprintable() and not any(c in text for c in ' "=\\'):
         return text
     return quote_ascii(text)
 
@@ -208,13 +208,14 @@ def _list_rotated(path: str) -> list[str]:
     for name in posix.listdir(folder or "."):
         rest = name.removeprefix(stem + "-")
         stamp, end = rest[:_STAMP_LENGTH], rest[_STAMP_LENGTH:]
-        digits = stamp[:10].replace("-", "") + stamp[11:].replace("-", "").replace(".", "")
-        if rest != name and len(digits) == 17 and digits.isdigit() and end in (
-            extension,
-            extension + ".gz",
-        ):
+        if rest != name and _is_stamp(stamp) and end in (extension, extension + ".gz"):
             rotated.append(folder + name)
     return sorted(rotated)
+
+
+def _is_stamp(text: str) -> bool:
+    shape = "".join(["0" if c in "0123456789" else c for c in text])
+    return shape == "0000-00-00T00-00-00.000"
 
 
 def _compress(path: str) -> None:

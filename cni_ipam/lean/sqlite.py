@@ -34,14 +34,13 @@ def _load() -> None:
     """`_sqlite3` is in sys.modules afterwards, and `functools` there is the real one or absent."""
     if "_sqlite3" in sys.modules or "functools" in sys.modules or _thread._count():
         # With other threads, one of them could meet the stand-in in its own `import functools`.
-        import _sqlite3  # noqa: F401
 
         return
     lent = type(sys)("functools")
     lent.lru_cache = _lru_cache  # type: ignore[attr-defined]
     sys.modules["functools"] = lent
     try:
-        import _sqlite3  # noqa: F401
+        pass
     finally:
         if sys.modules.get("functools") is lent:
             del sys.modules["functools"]

@@ -12,7 +12,7 @@ from cni_ipam.ipam.wish import Wish
 from cni_ipam.lean import log
 from cni_ipam.plugin import chain
 from cni_ipam.plugin.context import random_seed
-from cni_ipam.routes.plan import wanted_blackholes
+from cni_ipam.plugin.recorded import hold_blocks, holds_blocks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,12 +29,12 @@ def add(context: Context) -> str:
 
     A repeated ADD of an attachment answers with the addresses that it has."""
     if context.netconf.chained:
-        routed = chain.add_host_routes(context)
+        routed = chain.add_routes(context)
         return print_result(pass_through(routed, context.netconf.cni_version))
     with context.lock():
         wish = make_wish(context)
         outcome = assign(context.store(), wish)
-        hold_blocks(context, wish, outcome)
+        route(context, wish, outcome)
     for fault in outcome.faults:
         log.error("record.passed_over", key=fault.key, msg=fault.msg)
     for one in outcome.assigned:
@@ -92,17 +92,14 @@ def _default_pools(context: Context) -> tuple[tuple[str, Mapping[str, object]], 
     return tuple((pool.name, pool.spec) for pool in context.netconf.default_pools)
 
 
-def hold_blocks(context: Context, wish: Wish, outcome: Outcome) -> None:
+def route(context: Context, wish: Wish, outcome: Outcome) -> None:
     """Make sure that each own block of the answer has its blackhole route.
 
     Raises RouteError; then what this call assigned is given back."""
-    if not context.netconf.routes.blackhole:
+    if not holds_blocks(context):
         return
     try:
-        for cidr in wanted_blackholes([one.block for one in outcome.assigned if one.is_affine]):
-            if not context.routes().has_blackhole(cidr):
-                held = context.routes().add_blackhole(cidr)
-                log.info("blackhole.added" if held else "blackhole.place_taken", block=cidr)
+        hold_blocks(context, [one.block for one in outcome.assigned if one.is_affine])
     except RouteError:
         _give_back(context, wish)
         raise

@@ -10,6 +10,7 @@ from __future__ import annotations
 from cni_ipam.cni.result import parse_prev_result
 from cni_ipam.errors import CheckFailed, NetconfError, RouteError
 from cni_ipam.lean import log
+from cni_ipam.plugin.recorded import find_recorded, hold_blocks, holds_blocks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,16 +19,18 @@ if TYPE_CHECKING:
     from cni_ipam.plugin.context import Context
 
 
-def add_host_routes(context: Context) -> Json:
-    """Route the pod's addresses to its host-side interface; the prevResult, unchanged.
-
-    Raises NetconfError without a prevResult, RouteError."""
+def add_routes(context: Context) -> Json:
+    """Route the pod's addresses to its host-side interface, then hold their blocks; the
+    prevResult, unchanged. Raises NetconfError without a prevResult, CorruptRecord, RouteError."""
     addresses = _addresses(context)
     device = _host_device(context)
     if device is not None:
         for address in addresses:
             context.routes().replace_host_route(address, device)
             log.info("host_route.replaced", address=address, device=device)
+    if holds_blocks(context):
+        with context.lock():
+            hold_blocks(context, find_recorded(context).own_blocks)
     return context.netconf.prev_result or {}
 
 

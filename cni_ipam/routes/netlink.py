@@ -178,6 +178,11 @@ class NetlinkRoutes:
         """See Routes."""
         return any(route.cidr == cidr for route in self._list(cidr.version, BLACKHOLE, 0))
 
+    def has_route(self, cidr: Cidr) -> bool:
+        """See Routes."""
+        found = [*self._list(cidr.version, BLACKHOLE, 0), *self._list(cidr.version, UNICAST, 0)]
+        return any(route.cidr == cidr for route in found)
+
     def list_blackholes(self) -> list[Cidr]:
         """See Routes."""
         proto = self._settings.proto

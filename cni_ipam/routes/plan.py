@@ -87,6 +87,9 @@ class Routes(Protocol):
     def has_blackhole(self, cidr: Cidr) -> bool:
         """Whether the table has a blackhole, of any protocol, for exactly `cidr`."""
 
+    def has_route(self, cidr: Cidr) -> bool:
+        """Whether the table has a blackhole or an interface's route for exactly `cidr`."""
+
     def list_blackholes(self) -> list[Cidr]:
         """Our blackholes."""
 

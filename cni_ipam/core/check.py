@@ -53,8 +53,16 @@ def _check_attributes(block: Block, now: int | None) -> Iterator[str]:
     for index, attribute in enumerate(block.attributes):
         if index not in used:
             yield f"attribute index {index} exists but is not indexed by an allocation"
-        if now is not None and attribute.released_at and parse_rfc3339(attribute.released_at) > now:
+        if now is not None and attribute.released_at is not None:
+            yield from _check_release_time(index, attribute.released_at, now)
+
+
+def _check_release_time(index: int, released_at: str, now: int) -> Iterator[str]:
+    try:
+        if parse_rfc3339(released_at) > now:
             yield f"attribute index {index} has releasedAt in the future, suggesting clock skew"
+    except ValueError:
+        yield f"attribute index {index} has the unreadable releasedAt {released_at!r}"
 
 
 def _check_queue(block: Block) -> Iterator[str]:

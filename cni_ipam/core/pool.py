@@ -39,7 +39,7 @@ class Pool:
     @property
     def is_enabled(self) -> bool:
         """Whether new addresses may come from it at all."""
-        return not self.disabled and not self.deleting and self.allocatable
+        return not self.why_not_enabled()
 
     def block_of(self, address: Address) -> Cidr:
         """The block of this pool that holds `address`."""
@@ -56,6 +56,8 @@ class Pool:
             return "disabled"
         if self.deleting:
             return "being deleted"
+        if not self.cidr.prefix <= self.block_size <= BITS[self.cidr.version]:
+            return f"blockSize {self.block_size} does not fit"
         return "" if self.allocatable else "not allocatable (condition Allocatable is False)"
 
 
@@ -83,10 +85,9 @@ def choose_pools(pools: Sequence[Pool], request: PoolRequest) -> list[Pool]:
     """The pools that `request` may use, in order. Raises NoQualifiedPool, NetconfError."""
     family = [pool for pool in pools if pool.cidr.version == request.version]
     enabled = [pool for pool in family if pool.is_enabled]
-    usable = [pool for pool in enabled if pool.block_size <= BITS[request.version]]
     if request.requested:
-        chosen = [_requested(text, pools, usable, request) for text in request.requested]
-    elif not usable:
+        chosen = [_requested(text, pools, enabled, request) for text in request.requested]
+    elif not enabled:
         raise NoQualifiedPool("cannot find a qualified ippool", _explain(family, request))
     else:
         chosen = [pool for pool in enabled if not _why_not_selected(pool, request)]
@@ -100,7 +101,7 @@ def choose_pools(pools: Sequence[Pool], request: PoolRequest) -> list[Pool]:
     return allowed
 
 
-def _requested(text: str, pools: Sequence[Pool], usable: list[Pool], request: PoolRequest) -> Pool:
+def _requested(text: str, pools: Sequence[Pool], enabled: list[Pool], request: PoolRequest) -> Pool:
     """The pool that `text` names: by CIDR (host bits masked away), else by its exact name."""
     cidr = _requested_cidr(text, pools)
     if cidr.version != request.version:
@@ -108,7 +109,7 @@ def _requested(text: str, pools: Sequence[Pool], usable: list[Pool], request: Po
             f'"{cidr.address(0)}" isn\'t a IPv{request.version} address',
             f"ipv{request.version}_pools takes names or CIDRs of IPv{request.version} pools",
         )
-    for pool in usable:
+    for pool in enabled:
         if pool.cidr == cidr:
             return pool
     family = [pool for pool in pools if pool.cidr.version == request.version]

@@ -31,7 +31,6 @@ from cni_ipam.lean.sqlite import Connection, Error, OperationalError, Programmin
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from types import TracebackType
 
 APPLICATION_ID = 0x636E6970  # "cnip", in the file's header
 SCHEMA_VERSION = 1
@@ -239,8 +238,7 @@ class SqliteDatastore:
             if not create:
                 return False
             self._initialise(connection)
-        version = _pragma(connection, "user_version")
-        if version > SCHEMA_VERSION:
+        if (version := _pragma(connection, "user_version")) > SCHEMA_VERSION:
             raise NetconfError(
                 f"sqlite_path {self._path}: schema version {version} is newer than"
                 f" {SCHEMA_VERSION}, the newest that this program knows",
@@ -343,15 +341,9 @@ class _Edge:
         self._path = path
         self._busy_timeout_seconds = busy_timeout_seconds
 
-    def __enter__(self) -> None:
-        return None
+    def __enter__(self) -> None: ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, OSError):
             raise self._unusable(error.strerror) from error
         if isinstance(error, Error) and not isinstance(error, ProgrammingError):

@@ -10,9 +10,9 @@ and that is decided, in this order, by
 
 and by nothing else that can be written in Python.
 
-What an import costs. Debian 12, CPython 3.11.2, `python3 -I -S -c "import …"`, wall time of spawn to
-exit in ms, minimum and median of 30 rounds in each of which every line ran once, in random order,
-on two cores:
+What an import costs. Debian 12, CPython 3.11.2, `python3 -I -S -c "import …"`, wall time of spawn
+to exit in ms, minimum and median of 30 rounds in each of which every line ran once, in random
+order, on two cores:
 
     nothing                    7.0   7.8      what CPython itself takes
     posix._exit(0) at once     5.7   7.0      the same, without tidying up at the end

@@ -20,10 +20,6 @@ import time
 from cni_ipam.errors import InputOutputError, LockTimeout
 from cni_ipam.lean.folder import make_folder_of
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from types import TracebackType
-
 _POLL_SECONDS = 0.01
 
 
@@ -54,12 +50,7 @@ class HostLock:
             if descriptor >= 0:
                 posix.close(descriptor)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _kind: object, _error: object, _trace: object) -> None:
         descriptor, self._descriptor = self._descriptor, -1
         posix.close(descriptor)
 

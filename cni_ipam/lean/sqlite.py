@@ -17,6 +17,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
     from typing import Any
 
 
@@ -30,30 +31,22 @@ def _lru_cache(maxsize: int) -> Callable[[Any], Any]:
     return wrap
 
 
-def _load() -> None:
-    """`_sqlite3` is in sys.modules afterwards, and `functools` there is the real one or absent."""
+def _lend_functools() -> ModuleType | None:
+    """Put the stand-in in its place; None where the real module is there or must be used."""
     if "_sqlite3" in sys.modules or "functools" in sys.modules or _thread._count():
         # With other threads, one of them could meet the stand-in in its own `import functools`.
-
-        return
+        return None
     lent = type(sys)("functools")
     lent.lru_cache = _lru_cache  # type: ignore[attr-defined]
     sys.modules["functools"] = lent
-    try:
-        pass
-    finally:
-        if sys.modules.get("functools") is lent:
-            del sys.modules["functools"]
+    return lent
 
 
-_load()
-
-from _sqlite3 import (  # noqa: E402
-    Connection,
-    Error,
-    OperationalError,
-    ProgrammingError,
-    connect,
-)
+_lent = _lend_functools()
+try:
+    from _sqlite3 import Connection, Error, OperationalError, ProgrammingError, connect
+finally:
+    if _lent is not None and sys.modules.get("functools") is _lent:
+        del sys.modules["functools"]
 
 __all__ = ["Connection", "Error", "OperationalError", "ProgrammingError", "connect"]

@@ -1,0 +1,148 @@
+"""Deletion of objects, and what goes with a pool and with a node.
+
+A pool is disabled first, so that nothing new comes from it; then every host gives up its blocks
+there, empty ones vanish, the others live on without owner until their last address is released;
+then the pool goes. A failure in between leaves a disabled pool, and the same command finishes it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cni_ipam.core.address import parse_cidr
+from cni_ipam.core.affinity import Affinity
+from cni_ipam.core.gateway import reservation_name
+from cni_ipam.core.reservation import parse_reserved
+from cni_ipam.ctl.records import get_entry, missing, refuse_outdated
+from cni_ipam.ctl.resources import get_kind
+from cni_ipam.datastore import keys
+from cni_ipam.datastore.port import Range, Write
+from cni_ipam.errors import CorruptRecord, OperatorError
+from cni_ipam.ipam.affinity import release_affinity
+from cni_ipam.ipam.retry import retry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cni_ipam.core.address import Cidr
+    from cni_ipam.ctl.resources import Kind, Resource
+    from cni_ipam.datastore.port import Datastore, Entry
+
+SETTLE_SECONDS = 0.5
+"""How long after a pool is disabled an ADD may still act on what it had read before (Calico's)."""
+
+
+def delete_record(
+    store: Datastore,
+    kind: Kind,
+    resource: Resource,
+    now: int,
+    wait: Callable[[float], None],
+) -> list[Cidr]:
+    """The object is gone afterwards; returns the blocks that hosts lost thereby.
+
+    Raises NotFound, OperatorError if its resourceVersion is not the latest, CorruptRecord."""
+    if kind.is_read_only:
+        raise OperatorError(f"operation delete is not supported on {kind.name}")
+    name, version = resource["metadata"]["name"], resource["metadata"].get("resourceVersion")
+    if kind.name == "IPPool":
+        return _delete_pool(store, kind, name, version, now, wait)
+    lost: list[Cidr] = []
+    if kind.name == "Node":
+        _require(store, kind, name, version)
+        lost = _release(store, lambda affinity: affinity.host == name, now)
+    retry(lambda: store.commit([_removal(_require(store, kind, name, version))]))
+    return lost
+
+
+def _delete_pool(
+    store: Datastore,
+    kind: Kind,
+    name: str,
+    version: str | None,
+    now: int,
+    wait: Callable[[float], None],
+) -> list[Cidr]:
+    entry = _require(store, kind, name, version)
+    lost: list[Cidr] = []
+    try:
+        cidr = parse_cidr(str(kind.decode(entry)["spec"].get("cidr")))
+    except (CorruptRecord, ValueError):
+        # What cannot be understood holds no address; it must be possible to be rid of it.
+        retry(lambda: store.commit([_removal(get_entry(store, kind, name))]))
+        return lost
+    _disable(store, kind, name, version)
+    wait(SETTLE_SECONDS)
+    lost = _release(store, lambda affinity: cidr.contains(affinity.cidr.address(0)), now)
+    retry(lambda: store.commit(_pool_removal(store, kind, name, cidr)))
+    return lost
+
+
+def _disable(store: Datastore, kind: Kind, name: str, version: str | None) -> None:
+    """The pool is disabled afterwards. Its own faults do not matter any more, so no rule is asked."""
+
+    def step() -> None:
+        entry = _require(store, kind, name, version)
+        pool = kind.decode(entry)
+        if not pool["spec"].get("disabled"):
+            disabled = {**pool, "spec": {**pool["spec"], "disabled": True}}
+            store.commit([Write(entry.key, kind.encode(disabled), entry.revision)])
+
+    retry(step)
+
+
+def _release(store: Datastore, wanted: Callable[[Affinity], bool], now: int) -> list[Cidr]:
+    """Release every wanted affinity, going on after an error, then raise the first one."""
+    ranges = [Range(keys.HOST_AFFINITIES, prefix=True), Range(keys.VIRTUAL_AFFINITIES, prefix=True)]
+    lost: list[Cidr] = []
+    errors: list[CorruptRecord] = []
+    for entry in [entry for entries in store.read(ranges) for entry in entries]:
+        named = keys.find_affinity(entry.key)
+        if named is None or not wanted(Affinity(*named)):
+            continue
+        try:
+            release_affinity(store, Affinity(*named), now)
+        except CorruptRecord as error:
+            errors.append(error)
+        else:
+            lost.append(named[2])
+    if errors:
+        raise errors[0]
+    return lost
+
+
+def _pool_removal(store: Datastore, kind: Kind, name: str, cidr: Cidr) -> list[Write]:
+    """The pool, and the reservation that was made with it unless somebody changed it since."""
+    key = keys.RESERVATIONS + reservation_name(name)
+    pools, reservations = store.read([Range(kind.key(name)), Range(key)])
+    if not pools:
+        raise missing(kind, name)
+    ours = [entry for entry in reservations if _is_ours(entry, cidr)]
+    return [_removal(entry) for entry in (*pools, *ours)]
+
+
+def _is_ours(entry: Entry, cidr: Cidr) -> bool:
+    """Whether a reservation is still what was made for a pool: its base, its broadcast if it is of
+    IPv4, and at most one address more, the gateway."""
+    try:
+        resource = get_kind("ipreservation").decode(entry)
+        texts = resource["spec"].get("reservedCIDRs") or ()
+        held = {parse_reserved(str(text)) for text in texts}
+    except (CorruptRecord, TypeError):
+        return False
+    edges = {cidr.address(0).host_cidr}
+    if cidr.version == 4:
+        edges.add(cidr.address(cidr.size - 1).host_cidr)
+    is_plain = not resource["metadata"].keys() & {"labels", "annotations"}
+    return is_plain and edges <= held and len(held - edges) <= 1
+
+
+def _require(store: Datastore, kind: Kind, name: str, version: str | None) -> Entry:
+    entry = get_entry(store, kind, name)
+    stored = {"metadata": {"name": name, "resourceVersion": str(entry.revision)}}
+    refuse_outdated(kind, stored, version)
+    return entry
+
+
+def _removal(entry: Entry) -> Write:
+    return Write(entry.key, None, entry.revision)

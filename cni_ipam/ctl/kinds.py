@@ -1,0 +1,141 @@
+"""What the rules of each kind say and what its columns show: the material of `resources.KINDS`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cni_ipam.core.names import FieldError, check_fields, check_metadata, check_shape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Resource = dict[str, Any]
+
+DEFAULT_AS_NUMBER = 64512
+LONGEST_LIST_SHOWN = 80
+LONGEST_COOLDOWN_SECONDS = 1200
+
+NODE_TYPES: dict[str, type] = {
+    "bgp": dict,
+    "ipv4VXLANTunnelAddr": str,
+    "vxlanTunnelMACAddr": str,
+    "ipv6VXLANTunnelAddr": str,
+    "vxlanTunnelMACAddrV6": str,
+    "orchRefs": list,
+    "wireguard": dict,
+    "addresses": list,
+}
+CLUSTER_TYPES: dict[str, type] = {
+    "clusterGUID": str,
+    "clusterType": str,
+    "calicoVersion": str,
+    "datastoreReady": bool,
+    "variant": str,
+}
+CONFIG_TYPES: dict[str, type] = {
+    "strictAffinity": bool,
+    "autoAllocateBlocks": bool,
+    "maxBlocksPerHost": int,
+    "kubeVirtVMAddressPersistence": str,
+    "ipCooldownSeconds": int,
+}
+
+
+def check_node(resource: Resource) -> list[FieldError]:
+    """The rules that a Node breaks."""
+    return check_shape(resource, "Node", NODE_TYPES) or check_metadata(resource["metadata"])
+
+
+def check_cluster(resource: Resource) -> list[FieldError]:
+    """The rules that a ClusterInformation breaks."""
+    return check_fields("spec", resource.get("spec") or {}, CLUSTER_TYPES)
+
+
+def check_config(resource: Resource) -> list[FieldError]:
+    """The rules that an IPAMConfiguration breaks: its schema's, and those of `ipam configure`."""
+    errors = check_shape(resource, "IPAMConfiguration", CONFIG_TYPES)
+    if errors:
+        return errors
+    spec = with_config_defaults(resource)["spec"]
+    most, cooldown = spec.get("maxBlocksPerHost") or 0, spec.get("ipCooldownSeconds") or 0
+    persistence = spec.get("kubeVirtVMAddressPersistence") or "Enabled"
+    name = resource["metadata"].get("name")
+    rules = (
+        (
+            name != "default",
+            FieldError(
+                "metadata.name",
+                name,
+                'Cannot create an IPAMConfiguration resource with a name other than "default"',
+            ),
+        ),
+        (
+            most < 0,
+            FieldError("MaxBlocksPerHost", str(most), "must be greater than or equal to 0"),
+        ),
+        (
+            not 0 <= cooldown <= LONGEST_COOLDOWN_SECONDS,
+            FieldError("spec.ipCooldownSeconds", str(cooldown), "must be between 0 and 1200"),
+        ),
+        (
+            persistence not in ("Enabled", "Disabled"),
+            FieldError(
+                "spec.kubeVirtVMAddressPersistence", None, 'supported values: "Enabled", "Disabled"'
+            ),
+        ),
+        (
+            not spec["strictAffinity"] and not spec["autoAllocateBlocks"],
+            FieldError(
+                "spec",
+                None,
+                "Cannot disable 'StrictAffinity' and 'AutoAllocateBlocks' at the same time",
+            ),
+        ),
+        (
+            most > 0 and not spec["strictAffinity"],
+            FieldError("spec", None, "MaxBlocksPerHost requires StrictAffinity to be enabled"),
+        ),
+    )
+    return [error for broken, error in rules if broken]
+
+
+def with_config_defaults(resource: Resource) -> Resource:
+    """A new IPAMConfiguration with what stands for absent fields."""
+    given = {key: value for key, value in resource["spec"].items() if value is not None}
+    return {**resource, "spec": {"strictAffinity": False, "autoAllocateBlocks": True, **given}}
+
+
+def field(name: str, default: object = "") -> Callable[[Resource], str]:
+    """A column that shows one field of the spec."""
+    return lambda resource: _text(resource["spec"].get(name, default))
+
+
+def show_name(resource: Resource) -> str:
+    """The column NAME."""
+    return _text(resource["metadata"].get("name", ""))
+
+
+def show_reserved(resource: Resource) -> str:
+    """The CIDRs of a reservation, cut where they are too many."""
+    text = ",".join(map(str, resource["spec"].get("reservedCIDRs") or ()))
+    return text if len(text) <= LONGEST_LIST_SHOWN else text[: LONGEST_LIST_SHOWN - 3] + "..."
+
+
+def bgp_field(name: str) -> Callable[[Resource], str]:
+    """A column that shows one field of a node's BGP settings."""
+    return lambda resource: _text((resource["spec"].get("bgp") or {}).get(name, ""))
+
+
+def show_as_number(resource: Resource) -> str:
+    """The node's own AS number, or in brackets the default one, which all others have."""
+    bgp = resource["spec"].get("bgp")
+    if not bgp:
+        return ""
+    return _text(bgp.get("asNumber") or f"({DEFAULT_AS_NUMBER})")
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "<nil>"
+    return str(value).lower() if isinstance(value, bool) else str(value)

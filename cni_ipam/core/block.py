@@ -10,7 +10,7 @@ Addresses are *ordinals*, counted from the block's base. Four fields tell one st
     sequence_number, allocation_sequence
                   the number grows with every update of the block; each allocation keeps the number
                   that stood when it was made. A release that names a number frees just that
-                  allocation, not a later one of the same address: *a sequence number on every release*
+                  allocation, not a later one of that address: *a sequence number on every release*
 
 With a cooldown, a released ordinal is not yet free: it points to an attribute that holds
 only `releasedAt`, and goes to the queue once that lies further back than the cooldown. With none,
@@ -48,7 +48,7 @@ class Attribute:
 
     @property
     def handle(self) -> str | None:
-        """The handle without the malformed tail (from `\\r` on) that old releases left."""
+        """The handle without the malformed tail (from the carriage return on) of old releases."""
         return None if self.handle_id is None else self.handle_id.partition("\r")[0]
 
     def get(self, name: str) -> str | None:
@@ -164,7 +164,8 @@ class Block:
         rested = [
             ordinal
             for ordinal, owner in self.allocated()
-            if owner.released_at is not None and _has_rested(owner.released_at, now, cooldown_seconds)
+            if owner.released_at is not None
+            and _has_rested(owner.released_at, now, cooldown_seconds)
         ]
         used = {index for o, index in enumerate(self.allocations) if o not in rested}
         if not rested and len(used - {None}) == len(self.attributes):
@@ -181,7 +182,9 @@ class Block:
             ),
             unallocated=(*self.unallocated, *rested),
             attributes=tuple([self.attributes[index] for index in kept]),
-            allocation_sequence={o: s for o, s in self.allocation_sequence.items() if o not in rested},
+            allocation_sequence={
+                o: number for o, number in self.allocation_sequence.items() if o not in rested
+            },
         )
 
     def disown(self) -> Block:

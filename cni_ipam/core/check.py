@@ -107,7 +107,7 @@ def check_datastore(
 
 def _check_overlaps(blocks: Sequence[Block]) -> Iterator[Finding]:
     ordered = sorted(blocks, key=lambda block: (block.cidr.version, block.cidr.base))
-    for first, second in zip(ordered, ordered[1:], strict=False):
+    for first, second in zip(ordered, ordered[1:], strict=False):  # noqa: RUF007 - no itertools
         if first.cidr.overlaps(second.cidr):
             yield Finding(UNSOUND, str(first.cidr), f"overlaps with block {second.cidr}")
 
@@ -129,14 +129,7 @@ def _check_affinities(blocks: Sequence[Block], affinities: list[Affinity]) -> It
 
 
 def _check_handles(blocks: Sequence[Block], handles: Iterable[Handle]) -> Iterator[Finding]:
-    in_use: dict[str, dict[Cidr, int]] = {}
-    for block in blocks:
-        for _, owner in block.allocated():
-            handle = owner.handle
-            if handle is None or handle.lower() == WINDOWS_RESERVED_HANDLE:
-                continue
-            counts = in_use.setdefault(handle, {})
-            counts[block.cidr] = counts.get(block.cidr, 0) + 1
+    in_use = _count_by_handle(blocks)
     counted = {handle.id: handle.blocks for handle in handles}
     for handle, counts in in_use.items():
         for cidr, count in counts.items():
@@ -150,3 +143,15 @@ def _check_handles(blocks: Sequence[Block], handles: Iterable[Handle]) -> Iterat
                 yield Finding(LEFTOVER, handle, f"counts {count} addresses in {cidr}, has {real}")
         if not counts:
             yield Finding(LEFTOVER, handle, "counts no address")
+
+
+def _count_by_handle(blocks: Sequence[Block]) -> dict[str, dict[Cidr, int]]:
+    """How many addresses each handle really has in each block."""
+    in_use: dict[str, dict[Cidr, int]] = {}
+    for block in blocks:
+        for _, owner in block.allocated():
+            handle = owner.handle
+            if handle is not None and handle.lower() != WINDOWS_RESERVED_HANDLE:
+                counts = in_use.setdefault(handle, {})
+                counts[block.cidr] = counts.get(block.cidr, 0) + 1
+    return in_use

@@ -33,7 +33,9 @@ class Reservations:
     def count(self, cidr: Cidr) -> int:
         """How many addresses of `cidr` are reserved."""
         spans = self.v4 if cidr.version == 4 else self.v6
-        return sum(max(0, min(last, cidr.last) - max(first, cidr.base) + 1) for first, last in spans)
+        return sum(
+            max(0, min(last, cidr.last) - max(first, cidr.base) + 1) for first, last in spans
+        )
 
     def plus(self, cidrs: Iterable[Cidr]) -> Reservations:
         """These and `cidrs` together."""

@@ -8,7 +8,7 @@ Whatever cannot be understood raises CorruptRecord, which names the key.
 from __future__ import annotations
 
 from cni_ipam.core.address import Cidr, parse_cidr
-from cni_ipam.core.affinity import Affinity
+from cni_ipam.core.affinity import CONFIRMED, PENDING, PENDING_DELETION, Affinity
 from cni_ipam.core.block import Attribute, Block
 from cni_ipam.core.check import check_block
 from cni_ipam.core.config import IpamConfig
@@ -49,28 +49,36 @@ def decode_block(entry: Entry) -> Block:
     """The block under a key, sound in itself; a block that is not is refused, never repaired."""
     fields = decode_document(entry)
     try:
-        allocations = fields.pop("allocations")
-        block = Block(
-            cidr=parse_cidr(fields.pop("cidr")),
-            affinity=_affinity_text(fields),
-            claim_time=_optional_text(fields.pop("affinity_claim_time", None)),
-            allocations=tuple(allocations),
-            unallocated=tuple(fields.pop("unallocated")),
-            attributes=tuple([_decode_attribute(a) for a in fields.pop("attributes") or ()]),
-            sequence_number=_integer(fields.pop("sequenceNumber", 0)),
-            allocation_sequence=_decode_sequence(fields, allocations),
-            extra=_extra(fields),
-        )
-        _check_integers(block.unallocated)
-        _check_integers([index for index in block.allocations if index is not None])
+        block = _block(fields)
         problems = check_block(block)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _corrupt(entry, f"is not a block: {type(error).__name__}: {error}") from None
+    except ValueError as error:
+        raise _corrupt(entry, f"is not a block: {error}") from None
     if problems:
         raise _corrupt(entry, f"is not a sound block: {'; '.join(problems)}")
     if keys.block_key(block.cidr) != entry.key:
         raise _corrupt(entry, f"holds block {block.cidr}")
     return block
+
+
+def _block(fields: Document) -> Block:
+    allocations = _take(fields, "allocations", list)
+    # Only a block that never gave an address has null here.
+    attributes = [] if fields.get("attributes", "") is None else _take(fields, "attributes", list)
+    return Block(
+        cidr=parse_cidr(_take(fields, "cidr", str)),
+        affinity=_owner(fields),
+        claim_time=_take(fields, "affinity_claim_time", str, None),
+        allocations=tuple(
+            [None if i is None else _checked(i, int, "allocation") for i in allocations]
+        ),
+        unallocated=tuple(
+            [_checked(o, int, "unallocated") for o in _take(fields, "unallocated", list)]
+        ),
+        attributes=tuple([_attribute(_checked(a, dict, "attribute")) for a in attributes]),
+        sequence_number=_take(fields, "sequenceNumber", int, 0),
+        allocation_sequence=_sequence(fields, allocations),
+        extra=_extra(fields),
+    )
 
 
 def encode_block(block: Block) -> str:
@@ -88,29 +96,28 @@ def encode_block(block: Block) -> str:
     return json.dumps({**fields, **(block.extra or {})})
 
 
-def _affinity_text(fields: Document) -> str | None:
+def _owner(fields: Document) -> str | None:
     """The owner; blocks of long ago hold it as `hostAffinity`, which is never written."""
-    affinity = _optional_text(fields.pop("affinity", None))
-    legacy = fields.get("hostAffinity")
-    if affinity is None and isinstance(legacy, str) and legacy:
-        fields.pop("hostAffinity")
-        return f"host:{legacy}"
+    affinity = _take(fields, "affinity", str, "")
+    if not affinity and fields.get("hostAffinity"):
+        return f"host:{_take(fields, 'hostAffinity', str)}"
     return affinity or None
 
 
-def _decode_sequence(fields: Document, allocations: list[object]) -> dict[int, int]:
+def _sequence(fields: Document, allocations: list[object]) -> dict[int, int]:
     """Numbers per allocated ordinal; older releases left entries of freed ordinals behind."""
-    found = fields.pop("sequenceNumberForAllocation", None) or {}
-    numbers = {int(ordinal): _integer(number) for ordinal, number in found.items()}
-    return {o: n for o, n in numbers.items() if 0 <= o < len(allocations) and allocations[o] is not None}
+    found = _take(fields, "sequenceNumberForAllocation", dict, {})
+    numbers = {int(o): _checked(n, int, "sequence number") for o, n in found.items()}
+    used = {ordinal for ordinal, index in enumerate(allocations) if index is not None}
+    return {ordinal: number for ordinal, number in numbers.items() if ordinal in used}
 
 
-def _decode_attribute(fields: Document) -> Attribute:
-    fields = dict(fields)
+def _attribute(found: Document) -> Attribute:
+    fields = dict(found)
     return Attribute(
-        handle_id=_optional_text(fields.pop("handle_id", None)),
-        secondary=_optional_mapping(fields.pop("secondary", None)),
-        released_at=_optional_text(fields.pop("releasedAt", None)),
+        handle_id=_take(fields, "handle_id", str, None),
+        secondary=_take_texts(fields, "secondary"),
+        released_at=_take(fields, "releasedAt", str, None),
         extra=fields or None,
     )
 
@@ -134,7 +141,7 @@ def decode_affinity(entry: Entry) -> Affinity:
         raise _corrupt(entry, "is not the key of an affinity")
     fields = decode_document(entry)
     state = fields.pop("state", "")
-    if state not in ("", "pending", "confirmed", "pendingDeletion"):
+    if state not in ("", PENDING, CONFIRMED, PENDING_DELETION):
         raise _corrupt(entry, f"has the unknown state {state!r}")
     return Affinity(*named, state=state, extra=_extra(fields))
 
@@ -149,9 +156,9 @@ def decode_handle(entry: Entry) -> Handle:
     """The handle under a key."""
     fields = decode_document(entry)
     try:
-        found = fields.pop("block", None) or {}
-        blocks = {parse_cidr(cidr): _integer(count) for cidr, count in found.items()}
-    except (TypeError, ValueError, AttributeError) as error:
+        found = _take(fields, "block", dict, {})
+        blocks = {parse_cidr(cidr): _checked(n, int, "count") for cidr, n in found.items()}
+    except ValueError as error:
         raise _corrupt(entry, f"is not a handle: {error}") from None
     return Handle(entry.key[len(keys.HANDLES) :], blocks, _extra(fields))
 
@@ -170,10 +177,10 @@ def decode_config(entry: Entry | None) -> IpamConfig:
     fields = decode_document(entry)
     try:
         return IpamConfig(
-            strict_affinity=bool(fields.get("strict_affinity", False)),
-            auto_allocate_blocks=bool(fields.get("auto_allocate_blocks", False)),
-            max_blocks_per_host=_integer(fields.get("maxBlocksPerHost") or 0),
-            cooldown_seconds=_integer(fields.get("ipCooldownSeconds") or 0),
+            strict_affinity=_take(fields, "strict_affinity", bool, False),
+            auto_allocate_blocks=_take(fields, "auto_allocate_blocks", bool, False),
+            max_blocks_per_host=_take(fields, "maxBlocksPerHost", int, 0),
+            cooldown_seconds=_take(fields, "ipCooldownSeconds", int, 0),
         )
     except ValueError as error:
         raise _corrupt(entry, f"is not an IPAMConfig: {error}") from None
@@ -183,49 +190,55 @@ def decode_pool(entry: Entry) -> Pool:
     """The IPPool under a key, with the defaults that Calico applies whenever it reads one."""
     document = decode_document(entry)
     try:
-        spec, metadata = document["spec"], document["metadata"]
-        cidr = parse_cidr(spec["cidr"])
+        spec, metadata = _take(document, "spec", dict), _take(document, "metadata", dict)
+        cidr = parse_cidr(_take(spec, "cidr", str))
         return Pool(
-            name=metadata["name"],
+            name=_take(metadata, "name", str),
             cidr=cidr,
-            block_size=_integer(spec.get("blockSize") or DEFAULT_BLOCK_SIZE[cidr.version]),
-            disabled=bool(spec.get("disabled", False)),
-            deleting=bool(metadata.get("deletionTimestamp")),
+            block_size=_take(spec, "blockSize", int, 0) or DEFAULT_BLOCK_SIZE[cidr.version],
+            disabled=_take(spec, "disabled", bool, False),
+            deleting=bool(_take(metadata, "deletionTimestamp", str, "")),
             allocatable=not _refuses(document),
-            node_selector=spec.get("nodeSelector") or "all()",
-            namespace_selector=spec.get("namespaceSelector") or "",
-            allowed_uses=tuple(spec.get("allowedUses") or DEFAULT_USES),
-            assignment_mode=spec.get("assignmentMode") or "Automatic",
+            node_selector=_take(spec, "nodeSelector", str, "") or "all()",
+            namespace_selector=_take(spec, "namespaceSelector", str, ""),
+            allowed_uses=tuple(_items(spec, "allowedUses", str)) or DEFAULT_USES,
+            assignment_mode=_take(spec, "assignmentMode", str, "") or "Automatic",
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _corrupt(entry, f"is not an IPPool: {type(error).__name__}: {error}") from None
+    except ValueError as error:
+        raise _corrupt(entry, f"is not an IPPool: {error}") from None
 
 
 def _refuses(document: Document) -> bool:
-    conditions = (document.get("status") or {}).get("conditions") or ()
-    return any(
-        condition.get("type") == "Allocatable" and condition.get("status") == "False"
-        for condition in conditions
-    )
+    conditions = _items(_take(document, "status", dict, {}), "conditions", dict)
+    return any((c.get("type"), c.get("status")) == ("Allocatable", "False") for c in conditions)
 
 
 def decode_reservation(entry: Entry) -> list[Cidr]:
-    """The CIDRs of an IPReservation; malformed entries are skipped, as Calico does."""
-    spec = decode_document(entry).get("spec") or {}
-    parsed = [parse_reserved(str(text)) for text in spec.get("reservedCIDRs") or ()]
-    return [cidr for cidr in parsed if cidr is not None]
+    """The CIDRs of an IPReservation; texts that name none are skipped, as Calico does."""
+    document = decode_document(entry)
+    try:
+        texts = _items(_take(document, "spec", dict, {}), "reservedCIDRs", str)
+    except ValueError as error:
+        raise _corrupt(entry, f"is not an IPReservation: {error}") from None
+    return [cidr for cidr in map(parse_reserved, texts) if cidr is not None]
 
 
 def decode_labels(entry: Entry) -> dict[str, str]:
     """The labels of a resource."""
-    labels = (decode_document(entry).get("metadata") or {}).get("labels")
-    return _optional_mapping(labels) or {}
+    document = decode_document(entry)
+    try:
+        return _take_texts(_take(document, "metadata", dict, {}), "labels") or {}
+    except ValueError as error:
+        raise _corrupt(entry, f"has no labels that can be read: {error}") from None
 
 
 def is_ready(entry: Entry | None) -> bool:
     """Whether ClusterInformation lets ADD work: `datastoreReady` is not false."""
-    spec = {} if entry is None else decode_document(entry).get("spec") or {}
-    return spec.get("datastoreReady") is not False
+    document = {} if entry is None else decode_document(entry)
+    try:
+        return _take(_take(document, "spec", dict, {}), "datastoreReady", bool, True) is True
+    except ValueError as error:
+        raise CorruptRecord(keys.CLUSTER_INFORMATION, f"cannot be read: {error}") from None
 
 
 def new_metadata(kind: str, name: str, now: int, seed: bytes) -> Document:
@@ -259,24 +272,33 @@ def _extra(fields: Document) -> Document | None:
     return fields or None
 
 
-def _integer(value: object) -> int:
-    if type(value) is not int:
-        raise ValueError(f"{value!r} is not an integer")
+_REQUIRED = object()
+
+
+def _take(fields: Document, name: str, kind: type, default: Any = _REQUIRED) -> Any:
+    """Remove and return a field of the given JSON type; null counts as absent."""
+    value = fields.pop(name, None)
+    if value is not None:
+        return _checked(value, kind, name)
+    if default is _REQUIRED:
+        raise ValueError(f'"{name}" is missing')
+    return default
+
+
+def _take_texts(fields: Document, name: str) -> dict[str, str] | None:
+    found: dict[str, str] | None = _take(fields, name, dict, None)
+    return found and {key: _checked(value, str, name) for key, value in found.items()}
+
+
+def _items(fields: Document, name: str, kind: type) -> list[Any]:
+    return [_checked(item, kind, name) for item in _take(fields, name, list, [])]
+
+
+def _checked(value: object, kind: type, name: str) -> Any:
+    """`value`, if it has exactly that type: for JSON, true is not a number."""
+    if type(value) is not kind:
+        raise ValueError(f'"{name}" holds {value!r:.60}, which is no {_KINDS[kind]}')
     return value
 
 
-def _check_integers(values: tuple[int, ...] | list[int]) -> None:
-    for value in values:
-        _integer(value)
-
-
-def _optional_text(value: object) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise ValueError(f"{value!r} is not a text")
-    return value
-
-
-def _optional_mapping(value: object) -> dict[str, str] | None:
-    if value is not None and not isinstance(value, dict):
-        raise ValueError(f"{value!r} is not an object")
-    return value
+_KINDS = {str: "string", int: "integer", bool: "boolean", list: "list", dict: "object"}

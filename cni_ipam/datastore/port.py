@@ -41,7 +41,7 @@ class Entry:
 
 @record
 class Write:
-    """Put `value` under `key`, or remove the key if it is None, provided that it is at `expected`."""
+    """Put `value` under `key`, or remove the key if it is None, if it is at `expected`."""
 
     key: str
     value: str | None

@@ -1,11 +1,11 @@
 """A draft: the writes of one operation in the making, put into an order that is safe to cut short.
 
-    1. records that others only read (Node, pools, reservations)
-    2. affinities on their way: `pending` before a claim, `pendingDeletion` before a release
-    3. handles that will count more           handle before block …
-    4. blocks
-    5. handles that count less                … block before handle on release
-    6. affinities at their end: `confirmed`, or gone
+1. records that others only read (Node, pools, reservations)
+2. affinities on their way: `pending` before a claim, `pendingDeletion` before a release
+3. handles that will count more           handle before block …
+4. blocks
+5. handles that count less                … block before handle on release
+6. affinities at their end: `confirmed`, or gone
 """
 
 from __future__ import annotations

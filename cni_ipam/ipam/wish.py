@@ -47,7 +47,8 @@ class Wish:
     @property
     def versions(self) -> tuple[int, ...]:
         """The families that are wanted in any way."""
-        return tuple(v for v in (4, 6) if v in self.counts or any(a.version == v for a in self.fixed))
+        fixed = [address.version for address in self.fixed]
+        return tuple(version for version in (4, 6) if version in self.counts or version in fixed)
 
     def is_mine(self, owner: Attribute) -> bool:
         """Whether an allocation is this attachment's."""

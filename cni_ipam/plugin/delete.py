@@ -1,4 +1,4 @@
-"""DEL: give the attachment's addresses back. *DEL never fails for what is gone.*"""
+"""DEL: give the attachment's addresses back; *DEL never fails for what is gone*."""
 
 from __future__ import annotations
 

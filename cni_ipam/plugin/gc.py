@@ -20,7 +20,7 @@ def gc(context: Context) -> str:
     if netconf.attachments is None:
         raise NetconfError(
             '"cni.dev/valid-attachments" is missing',
-            "it must list the attachments that are alive; an empty list releases all of the network",
+            "it must list what is alive; an empty list releases all of the network on this node",
         )
     living = Living(netconf.name, netconf.node_name, frozenset(netconf.attachments))
     with context.lock():

@@ -1,4 +1,4 @@
-"""STATUS: could an ADD be served now?
+"""STATUS: whether an ADD could be served now.
 
 Runtimes turn any error here into a node that is not ready, so an outage of the datastore or a full
 pool is told only where the network configuration asks for it; otherwise it is logged.
@@ -60,7 +60,8 @@ def _check_room(context: Context, view: View) -> None:
         (6, netconf.ipv6, netconf.ipv6_pools),
     ):
         if wanted:
-            request = PoolRequest(version, names, node=netconf.node_name, node_labels=view.node_labels)
+            node, labels = netconf.node_name, view.node_labels
+            request = PoolRequest(version, names, node=node, node_labels=labels)
             pools = choose_pools(view.pools, request)
             blocks = _read_all_blocks(context, version)
             held = [cidr for pool in pools for cidr in kept_back(pool.cidr, netconf.gateway)]

@@ -24,6 +24,7 @@ from cni_ipam.datastore.memory import MemoryDatastore
 from cni_ipam.datastore.port import ABSENT, Range, Write
 from cni_ipam.datastore.sqlite import APPLICATION_ID, SCHEMA_VERSION, SqliteDatastore
 from cni_ipam.errors import (
+    CniIpamError,
     Conflict,
     CorruptRecord,
     DatastoreUnavailable,
@@ -411,20 +412,23 @@ for _ in range(int(sys.argv[2])):
             pass
 store.close()
 """
-TRY = """
-def outcome(call):
-    try:
-        return call()
-    except CniIpamError as error:
-        return type(error).__name__ + " " + str(error.code)
-print(outcome(lambda: [e.key for e in store.read([Range("", prefix=True)])[0]]))
-print(outcome(lambda: store.commit([Write("c", "{{}}", ABSENT)])))
-"""
+
+
+def try_to_use(store: SqliteDatastore) -> list[str]:
+    outcomes = []
+    for verb in (
+        lambda: keys_of(store.read([Range("", prefix=True)])[0]),
+        lambda: store.commit([Write("c", "{}", ABSENT)]),
+    ):
+        try:
+            outcomes.append(str(verb()))
+        except CniIpamError as error:
+            outcomes.append(f"{type(error).__name__} {error.code}")
+    return outcomes
 
 
 def child(code: str, *arguments: str) -> list[str]:
-    program = CHILD.format(root=str(ROOT)) + code.replace("{{}}", "{}")
-    return [sys.executable, "-I", "-S", "-c", program, *arguments]
+    return [sys.executable, "-I", "-S", "-c", CHILD.format(root=str(ROOT)) + code, *arguments]
 
 
 class TestProcesses:
@@ -452,11 +456,22 @@ class TestProcesses:
         shutil.rmtree(folder)
 
     def as_nobody(self, path: Path) -> list[str]:
-        nobody = {"user": 65534, "group": 65534, "extra_groups": []} if os.getuid() == 0 else {}
-        done = subprocess.run(
-            child(TRY, str(path)), check=True, stdout=subprocess.PIPE, text=True, **nobody
-        )
-        return done.stdout.splitlines()
+        """What reading and writing give to a user who may not; in a fork, as that user may not be
+        allowed to start this interpreter either."""
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            if os.getuid() == 0:
+                os.setgroups([])
+                os.setgid(65534)
+                os.setuid(65534)
+            os.write(writer, "\n".join(try_to_use(SqliteDatastore(str(path)))).encode())
+            os._exit(0)
+        os.close(writer)
+        with os.fdopen(reader) as answer:
+            lines = answer.read().splitlines()
+        assert 0 == os.waitpid(pid, 0)[1]
+        return lines
 
     def make(self, path: Path) -> None:
         store = SqliteDatastore(str(path))

@@ -97,7 +97,7 @@ class DecodeError(CniIpamError):
 
 
 class NetconfError(CniIpamError):
-    """The network configuration is wrong; `msg` names the key, the value and what would be right."""
+    """The network configuration is wrong; `msg` names key, value and what would be right."""
 
     code = 7
 

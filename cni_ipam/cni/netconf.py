@@ -133,7 +133,7 @@ def parse_netconf(request: Request, called_as: str, environ: Environ) -> Netconf
         **wish(_switches),
         lock_file=wish(lambda source: parse_lock_file(source, datastore)),
         lock_timeout_seconds=wish(lambda source: source.seconds("ipam_lock_timeout", 60.0)),
-        node_name=find_node_name(fields),
+        node_name=find_node_name(fields, for_removal=request.command == "DEL"),
         datastore=datastore,
         log=wish(parse_log),
         prev_result=wish(_prev_result, Fields((("", conf),))),

@@ -111,11 +111,15 @@ def parse_lock_file(fields: Fields, datastore: DatastoreSettings) -> str:
     return fields.path("ipam_lock_file", default)
 
 
-def find_node_name(fields: Fields) -> str:
+def find_node_name(fields: Fields, *, for_removal: bool = False) -> str:
     """This node's name: `nodename`, else the nodename file, else `hostname`, else the system's.
 
-    Raises NetconfError, or InputOutputError if the file is there but cannot be read.
+    Raises NetconfError (unless `for_removal` also for a key that would not have counted), or
+    InputOutputError if the file is there but cannot be read.
     """
+    if not for_removal:
+        for key in ("nodename_file", "hostname"):
+            fields.text(key)
     if name := fields.text("nodename"):
         return _checked_node_name(name, "nodename")
     file = fields.path("nodename_file", DEFAULT_NODENAME_FILE)

@@ -33,11 +33,7 @@ SETTLE_SECONDS = 0.5
 
 
 def delete_record(
-    store: Datastore,
-    kind: Kind,
-    resource: Resource,
-    now: int,
-    wait: Callable[[float], None],
+    store: Datastore, kind: Kind, resource: Resource, now: int, wait: Callable[[float], None]
 ) -> list[Cidr]:
     """The object is gone afterwards; returns the blocks that hosts lost thereby.
 
@@ -46,7 +42,7 @@ def delete_record(
         raise OperatorError(f"operation delete is not supported on {kind.name}")
     name, version = resource["metadata"]["name"], resource["metadata"].get("resourceVersion")
     if kind.name == "IPPool":
-        return _delete_pool(store, kind, name, version, now, wait)
+        return _delete_pool(store, kind, resource, now, wait)
     lost: list[Cidr] = []
     if kind.name == "Node":
         _require(store, kind, name, version)
@@ -56,13 +52,9 @@ def delete_record(
 
 
 def _delete_pool(
-    store: Datastore,
-    kind: Kind,
-    name: str,
-    version: str | None,
-    now: int,
-    wait: Callable[[float], None],
+    store: Datastore, kind: Kind, resource: Resource, now: int, wait: Callable[[float], None]
 ) -> list[Cidr]:
+    name, version = resource["metadata"]["name"], resource["metadata"].get("resourceVersion")
     entry = _require(store, kind, name, version)
     lost: list[Cidr] = []
     try:
@@ -79,7 +71,7 @@ def _delete_pool(
 
 
 def _disable(store: Datastore, kind: Kind, name: str, version: str | None) -> None:
-    """The pool is disabled afterwards. Its own faults do not matter any more, so no rule is asked."""
+    """The pool is disabled afterwards; whatever rule it breaks does not matter any more."""
 
     def step() -> None:
         entry = _require(store, kind, name, version)

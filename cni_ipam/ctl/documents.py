@@ -129,10 +129,12 @@ def _parse(text: str) -> Iterator[Any]:
     """The documents of a text; a JSON text may have tabs, which YAML forbids."""
     if text.lstrip()[:1] in ("{", "["):
         try:
-            yield json.loads(text, object_pairs_hook=_without_duplicates)
-            return
+            value = json.loads(text, object_pairs_hook=_without_duplicates)
         except ValueError:
             pass  # not JSON, but it may be YAML in flow style
+        else:
+            yield value
+            return
     try:
         for value in yaml.load_all(text, Loader=_Loader):
             if value is not None:
@@ -203,17 +205,21 @@ def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> Iterator[dict
     yield fields
     loader.flatten_mapping(node)
     for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+        key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, (str, int, float, bool)):
             raise yaml.constructor.ConstructorError(None, None, "a key must be a text")
         if key in fields:
             raise DocumentError(f'key "{key}" already set in map')
-        fields[key] = loader.construct_object(value_node, deep=True)  # type: ignore[no-untyped-call]
+        fields[key] = loader.construct_object(value_node, deep=True)
 
 
 _Loader.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in (
-    ("bool", r"^(?:yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF)$", "yYnNtTfFoO"),
+    (
+        "bool",
+        r"^(?:yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF)$",
+        "yYnNtTfFoO",
+    ),
     ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
     ("int", r"^[-+]?(?:0|[1-9][0-9]*)$", "-+0123456789"),
     ("float", r"^[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?$", "-+0123456789"),

@@ -108,12 +108,12 @@ def with_config_defaults(resource: Resource) -> Resource:
 
 def field(name: str, default: object = "") -> Callable[[Resource], str]:
     """A column that shows one field of the spec."""
-    return lambda resource: _text(resource["spec"].get(name, default))
+    return lambda resource: show_value(resource["spec"].get(name, default))
 
 
 def show_name(resource: Resource) -> str:
     """The column NAME."""
-    return _text(resource["metadata"].get("name", ""))
+    return show_value(resource["metadata"].get("name", ""))
 
 
 def show_reserved(resource: Resource) -> str:
@@ -124,7 +124,7 @@ def show_reserved(resource: Resource) -> str:
 
 def bgp_field(name: str) -> Callable[[Resource], str]:
     """A column that shows one field of a node's BGP settings."""
-    return lambda resource: _text((resource["spec"].get("bgp") or {}).get(name, ""))
+    return lambda resource: show_value((resource["spec"].get("bgp") or {}).get(name, ""))
 
 
 def show_as_number(resource: Resource) -> str:
@@ -132,10 +132,11 @@ def show_as_number(resource: Resource) -> str:
     bgp = resource["spec"].get("bgp")
     if not bgp:
         return ""
-    return _text(bgp.get("asNumber") or f"({DEFAULT_AS_NUMBER})")
+    return show_value(bgp.get("asNumber") or f"({DEFAULT_AS_NUMBER})")
 
 
-def _text(value: object) -> str:
+def show_value(value: object) -> str:
+    """A value as Go prints it."""
     if value is None:
         return "<nil>"
     return str(value).lower() if isinstance(value, bool) else str(value)

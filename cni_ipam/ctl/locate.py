@@ -1,5 +1,5 @@
-"""Where the datastore is: by flag, by calicoctl's config file, by the environment, or as this node's
-own network configuration says it; the first of them that says anything decides. Else the default.
+"""Where the datastore is: by flag, by calicoctl's config file, by the environment, or as a network
+configuration of this node has it. The first of them that says anything decides.
 """
 
 from __future__ import annotations
@@ -13,7 +13,12 @@ import yaml
 
 from cni_ipam.cni.fields import Fields, get_key
 from cni_ipam.cni.netconf import CALICO_NAME, OUR_NAME
-from cni_ipam.cni.settings import DATASTORE_KINDS, DEFAULT_SQLITE_PATH, parse_datastore
+from cni_ipam.cni.settings import (
+    DATASTORE_KINDS,
+    DEFAULT_SQLITE_PATH,
+    DatastoreSettings,
+    parse_datastore,
+)
 from cni_ipam.errors import CniIpamError, OperatorError
 from cni_ipam.lean.record import replace
 from cni_ipam.routes.plan import RouteSettings
@@ -21,8 +26,6 @@ from cni_ipam.routes.plan import RouteSettings
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
-
-    from cni_ipam.cni.settings import DatastoreSettings
 
 DEFAULT_CONFIG_PATH = "/etc/calico/calicoctl.cfg"
 DEFAULT_NETCONF_DIR = "/etc/cni/net.d"
@@ -64,46 +67,40 @@ def locate(
 ) -> Place:
     """The datastore to work on. Raises OperatorError, NetconfError, EnvironmentInvalid,
     UnsupportedError."""
-    flags = _flags(wishes)
-    node = Fields(())
     try:
         node, embedded = _find_netconf(wishes, environ)
         error = None
     except OperatorError as failure:
-        # It matters only if nothing before it says where the datastore is.
-        embedded, error = True, failure
-    routes = _routes(node)
-    config = _find_config(wishes, default_config)
-    if config is not None:
-        datastore = parse_datastore(Fields((*flags, *config)), {}, embedded=True)
-    elif flags or _names_a_datastore(environ):
-        source = {} if wishes.datastore_type else environ
-        datastore = parse_datastore(_with_endpoints(flags, environ), source, embedded=True)
-    elif error is not None:
+        # It matters only if nothing else says where the datastore is.
+        node, embedded, error = Fields(()), True, failure
+    datastore = _find_datastore(wishes, environ, default_config)
+    if datastore is None and error is not None:
         raise error
-    else:
+    if datastore is None:
         datastore = parse_datastore(node, environ, embedded=embedded)
-    return Place(_with_sqlite_path(datastore, wishes, node), routes)
+    return Place(_with_sqlite_path(datastore, wishes, node), _routes(node))
 
 
-def _flags(wishes: Wishes) -> tuple[tuple[str, dict[str, Any]], ...]:
-    """The flags in the netconf's words."""
+def _find_datastore(
+    wishes: Wishes, environ: Mapping[str, str], default_config: str
+) -> DatastoreSettings | None:
+    """What flags, config file and environment say; None if they say nothing."""
     kind = wishes.datastore_type
     if kind is not None and kind not in DATASTORE_KINDS:
         kinds = ", ".join(DATASTORE_KINDS)
         raise OperatorError(f"--datastore-type is {kind}, but must be one of {kinds}")
-    if kind is None and wishes.sqlite_path is not None:
-        kind = "sqlite"
-    return () if kind is None else (("", {"datastore_type": kind}),)
-
-
-def _with_endpoints(
-    flags: tuple[tuple[str, dict[str, Any]], ...], environ: Mapping[str, str]
-) -> Fields:
-    """The flags; servers and their keys come from the environment even if the kind does not."""
-    names = [name for name in _CONFIG_KEYS.values() if name.startswith("etcd_")]
-    given = {name: environ.get(name.upper(), "") for name in names}
-    return Fields((*flags, ("", given)))
+    if wishes.sqlite_path is not None and kind in (None, "sqlite"):
+        return DatastoreSettings("sqlite", DEFAULT_SQLITE_PATH)
+    config = _find_config(wishes, default_config)
+    if config is not None:
+        chosen = {} if kind is None else {"datastore_type": kind}
+        return parse_datastore(Fields((("", chosen), ("", config))), {}, embedded=True)
+    if kind is not None:
+        variables = {k: v for k, v in environ.items() if not k.endswith("DATASTORE_TYPE")}
+        return parse_datastore(Fields((("", {"datastore_type": kind}),)), variables, embedded=True)
+    if any(environ.get(prefix + name) for name in _VARIABLES for prefix in ("", "CALICO_")):
+        return parse_datastore(Fields(()), environ, embedded=True)
+    return None
 
 
 def _with_sqlite_path(
@@ -119,13 +116,7 @@ def _with_sqlite_path(
     return datastore
 
 
-def _names_a_datastore(environ: Mapping[str, str]) -> bool:
-    return any(environ.get(prefix + name) for name in _VARIABLES for prefix in ("", "CALICO_"))
-
-
-def _find_config(
-    wishes: Wishes, default: str
-) -> tuple[tuple[str, dict[str, Any]], ...] | None:
+def _find_config(wishes: Wishes, default: str) -> dict[str, Any] | None:
     """The settings of calicoctl's config file; None if there is none and none was asked for."""
     path = wishes.config or default
     try:
@@ -145,7 +136,7 @@ def _find_config(
     settings: dict[str, Any] = {_CONFIG_KEYS[key]: spec[key] for key in _CONFIG_KEYS if key in spec}
     if spec.get("kubeconfig"):
         settings["kubernetes"] = {"kubeconfig": spec["kubeconfig"]}
-    return (("", settings),)
+    return settings
 
 
 def _find_netconf(wishes: Wishes, environ: Mapping[str, str]) -> tuple[Fields, bool]:

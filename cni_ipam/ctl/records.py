@@ -1,4 +1,4 @@
-"""What is done to one object: get, create, update, apply, patch, label. Deletion is a room of its own.
+"""What is done to one object: get, create, update, apply, patch. `deletion` is a room of its own.
 
 Every change is decided on the record as it was read and stored only if that is still its revision.
 Where the object names a `resourceVersion`, that is the one that it must have.
@@ -177,8 +177,9 @@ def refuse_outdated(kind: Kind, stored: Resource, version: str | None) -> None:
     latest = metadata["resourceVersion"]
     if version and version != latest:
         raise OperatorError(
-            f"update conflict: {kind.identify(metadata['name'])}: resource version '{version}' is "
-            f"out of date (latest: {latest}). Update the resource YAML/JSON in order to make changes"
+            f"update conflict: {kind.identify(metadata['name'])}: "
+            f"resource version '{version}' is out of date (latest: {latest}). "
+            "Update the resource YAML/JSON in order to make changes"
         )
 
 

@@ -123,6 +123,7 @@ class Kind:
 
     def check_creation(self, store: Datastore, resource: Resource) -> list[FieldError]:
         """The rules that a new object breaks beside those that are there."""
+        del store
         version = resource["metadata"].get("resourceVersion")
         errors = self.check(resource)
         if not errors and version:

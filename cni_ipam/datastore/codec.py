@@ -63,7 +63,8 @@ def decode_block(entry: Entry) -> Block:
 def _block(fields: Document) -> Block:
     allocations = _take(fields, "allocations", list)
     # Only a block that never gave an address has null here.
-    attributes = [] if fields.get("attributes", "") is None else _take(fields, "attributes", list)
+    if fields.get("attributes", "") is None:
+        fields["attributes"] = []
     return Block(
         cidr=parse_cidr(_take(fields, "cidr", str)),
         affinity=_owner(fields),
@@ -71,10 +72,8 @@ def _block(fields: Document) -> Block:
         allocations=tuple(
             [None if i is None else _checked(i, int, "allocation") for i in allocations]
         ),
-        unallocated=tuple(
-            [_checked(o, int, "unallocated") for o in _take(fields, "unallocated", list)]
-        ),
-        attributes=tuple([_attribute(_checked(a, dict, "attribute")) for a in attributes]),
+        unallocated=tuple(_take_all(fields, "unallocated", int)),
+        attributes=tuple([_attribute(a) for a in _take_all(fields, "attributes", dict)]),
         sequence_number=_take(fields, "sequenceNumber", int, 0),
         allocation_sequence=_sequence(fields, allocations),
         extra=_extra(fields),
@@ -201,7 +200,7 @@ def decode_pool(entry: Entry) -> Pool:
             allocatable=not _refuses(document),
             node_selector=_take(spec, "nodeSelector", str, "") or "all()",
             namespace_selector=_take(spec, "namespaceSelector", str, ""),
-            allowed_uses=tuple(_items(spec, "allowedUses", str)) or DEFAULT_USES,
+            allowed_uses=tuple(_take_all(spec, "allowedUses", str, [])) or DEFAULT_USES,
             assignment_mode=_take(spec, "assignmentMode", str, "") or "Automatic",
         )
     except ValueError as error:
@@ -209,7 +208,7 @@ def decode_pool(entry: Entry) -> Pool:
 
 
 def _refuses(document: Document) -> bool:
-    conditions = _items(_take(document, "status", dict, {}), "conditions", dict)
+    conditions = _take_all(_take(document, "status", dict, {}), "conditions", dict, [])
     return any((c.get("type"), c.get("status")) == ("Allocatable", "False") for c in conditions)
 
 
@@ -217,7 +216,7 @@ def decode_reservation(entry: Entry) -> list[Cidr]:
     """The CIDRs of an IPReservation; texts that name none are skipped, as Calico does."""
     document = decode_document(entry)
     try:
-        texts = _items(_take(document, "spec", dict, {}), "reservedCIDRs", str)
+        texts = _take_all(_take(document, "spec", dict, {}), "reservedCIDRs", str, [])
     except ValueError as error:
         raise _corrupt(entry, f"is not an IPReservation: {error}") from None
     return [cidr for cidr in map(parse_reserved, texts) if cidr is not None]
@@ -290,8 +289,8 @@ def _take_texts(fields: Document, name: str) -> dict[str, str] | None:
     return found and {key: _checked(value, str, name) for key, value in found.items()}
 
 
-def _items(fields: Document, name: str, kind: type) -> list[Any]:
-    return [_checked(item, kind, name) for item in _take(fields, name, list, [])]
+def _take_all(fields: Document, name: str, kind: type, default: Any = _REQUIRED) -> list[Any]:
+    return [_checked(item, kind, name) for item in _take(fields, name, list, default)]
 
 
 def _checked(value: object, kind: type, name: str) -> Any:

@@ -1,0 +1,77 @@
+"""`ipam check`: whether the datastore is sound, by the definition of `core.check`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from cni_ipam.core.check import UNSOUND, Finding, check_block, check_datastore
+from cni_ipam.ctl.survey import survey
+from cni_ipam.datastore import keys
+
+if TYPE_CHECKING:
+    from cni_ipam.ctl.session import Session
+    from cni_ipam.ctl.survey import Survey
+
+_ADDRESSES = (keys.BLOCKS, keys.HANDLES, keys.HOST_AFFINITIES, keys.VIRTUAL_AFFINITIES)
+
+
+def check(context: typer.Context) -> None:
+    """Check that blocks, affinities and handles agree; exit 1 if an address is not safe."""
+    session: Session = context.obj
+    print("Checking IPAM for inconsistencies...\n")
+    found = survey(session.store)
+    _tell_what_there_is(found)
+    invalid = find_invalid_blocks(found, session.now)
+    print(f"Found {len({finding.where for finding in invalid})} invalid IPAMBlocks.\n")
+    findings = [*invalid, *find_disagreements(found)]
+    for finding in findings:
+        print(f"  {finding}")
+    print(f"Check complete; found {len(findings)} problems.")
+    if any(finding.severity == UNSOUND for finding in findings):
+        raise typer.Exit(1)
+
+
+def find_invalid_blocks(found: Survey, now: int) -> list[Finding]:
+    """What is wrong inside blocks, each for itself."""
+    findings = [
+        Finding(UNSOUND, str(cidr), fault.msg)
+        for fault in found.faults
+        if (cidr := keys.find_block(fault.key)) is not None
+    ]
+    for block in found.blocks:
+        try:
+            problems = check_block(block, now)
+        except ValueError as error:
+            problems = [f"releasedAt cannot be read: {error}"]
+        findings += [Finding(UNSOUND, str(block.cidr), problem) for problem in problems]
+    return findings
+
+
+def find_disagreements(found: Survey) -> list[Finding]:
+    """Other records that cannot be understood; and where there is none, a broken block included,
+    what the records say against each other."""
+    broken = [
+        Finding(UNSOUND, fault.key, fault.msg)
+        for fault in found.faults
+        if keys.find_block(fault.key) is None
+    ]
+    if any(fault.key.startswith(_ADDRESSES) for fault in found.faults):
+        return broken
+    return broken + check_datastore(found.blocks, found.affinities, found.handles)
+
+
+def _tell_what_there_is(found: Survey) -> None:
+    print("Loading all IPAM blocks...")
+    print(f"Found {len(found.blocks)} IPAM blocks.")
+    for block in found.blocks:
+        print(f" IPAM block {block.cidr} affinity={block.affinity or '<none>'}:")
+    allocations = sum(len(list(block.allocated())) for block in found.blocks)
+    print(f"IPAM blocks record {allocations} allocations.\n")
+    print("Loading all IPAM pools...")
+    active = [pool for pool in found.pools if pool.is_enabled]
+    for pool in active:
+        print(f"  {pool.cidr}")
+    print(f"Found {len(active)} active IP pools.\n")
+    print("Validating IPAMBlock structures...")

@@ -1,0 +1,149 @@
+"""Where ipamctl starts: its commands, the options that all of them have, and how it ends.
+
+Errors go to stderr as one message without a trace, and the exit status is 1, as with calicoctl.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cni_ipam.ctl import check, cluster, crud, label, release, show
+from cni_ipam.ctl.locate import Wishes
+from cni_ipam.ctl.session import Session
+from cni_ipam.errors import CniIpamError, Conflict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+_WITH_VALUE = (
+    *("-c", "--config", "--datastore-type", "--sqlite-path", "--netconf-dir", "-l", "--log-level"),
+    "--context",
+)
+_WITHOUT_VALUE = ("--allow-version-mismatch",)
+_EVERYWHERE = "These options may also stand behind the command."
+
+
+def main() -> None:
+    """Run the command of this process's arguments, and end the process."""
+    try:
+        status = run(sys.argv[1:], os.environ, os.path.basename(sys.argv[0]))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read has enough. Python would complain once more when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    sys.exit(status)
+
+
+def run(arguments: Sequence[str], environ: Mapping[str, str], program: str = "ipamctl") -> int:
+    """The exit status of one command."""
+    application = typer.main.get_command(_application(environ))
+    try:
+        status = application.main(
+            args=with_shared_options_first(arguments), prog_name=program, standalone_mode=False
+        )
+    except typer.TyperException as error:
+        if error.format_message().startswith("Usage:"):
+            print(error.format_message())
+            return 0
+        _complain(f"{error.format_message()}\nuse '{program} --help' to read about the commands")
+        return 1
+    except typer.Abort:
+        return 1
+    except CniIpamError as error:
+        _complain(f"{error.msg}\n{error.details}" if error.details else error.msg)
+        return 1
+    except Conflict as conflict:
+        _complain(str(conflict))
+        return 1
+    return status if isinstance(status, int) else 0
+
+
+def with_shared_options_first(arguments: Sequence[str]) -> list[str]:
+    """The same arguments with the options that all commands share before the command."""
+    first: list[str] = []
+    rest: list[str] = []
+    remaining = iter(arguments)
+    for argument in remaining:
+        if argument == "--":
+            rest += [argument, *remaining]
+        elif argument in _WITH_VALUE:
+            first += [argument, *[value for value in [next(remaining, None)] if value is not None]]
+        elif argument in _WITHOUT_VALUE or _is_joined(argument):
+            first.append(argument)
+        else:
+            rest.append(argument)
+    return first + rest
+
+
+def _is_joined(argument: str) -> bool:
+    """Whether it is a shared option and its value in one, as in `--config=FILE` or `-cFILE`."""
+    if argument.startswith("--"):
+        return argument.partition("=")[0] in _WITH_VALUE
+    return argument[:2] in _WITH_VALUE
+
+
+def _application(environ: Mapping[str, str]) -> typer.Typer:
+    application = _group()
+
+    @application.callback(epilog=_EVERYWHERE)
+    def shared(
+        context: typer.Context,
+        *,
+        config: Annotated[
+            str | None, typer.Option("-c", "--config", help="A config file of calicoctl.")
+        ] = None,
+        datastore_type: Annotated[
+            str | None, typer.Option("--datastore-type", help="sqlite, etcdv3 or kubernetes.")
+        ] = None,
+        sqlite_path: Annotated[
+            str | None, typer.Option("--sqlite-path", help="The file of the datastore.")
+        ] = None,
+        netconf_dir: Annotated[
+            str | None, typer.Option("--netconf-dir", help="Where this node's networks are.")
+        ] = None,
+        log_level: Annotated[str, typer.Option("-l", "--log-level", help="Ignored.")] = "panic",
+        kube_context: Annotated[str, typer.Option("--context", help="Ignored.")] = "",
+        allow_version_mismatch: Annotated[
+            bool, typer.Option("--allow-version-mismatch", help="Ignored.")
+        ] = False,
+    ) -> None:
+        """Manage the addresses of cni-ipam, in calicoctl's words."""
+        del log_level, kube_context, allow_version_mismatch
+        session = Session(Wishes(config, datastore_type, sqlite_path, netconf_dir), environ)
+        context.obj = session
+        context.call_on_close(session.close)
+
+    for command in (crud.create, crud.apply, crud.replace, crud.delete, crud.patch, crud.get):
+        application.command()(command)
+    application.command()(label.label)
+    application.command()(cluster.version)
+    application.add_typer(
+        _group(show.show, check.check, release.release), name="ipam", help="Addresses."
+    )
+    datastore = _group(cluster.lock, cluster.unlock, cluster.upgrade)
+    datastore.add_typer(
+        _group(cluster.lock, cluster.unlock), name="migrate", help="As calicoctl has them."
+    )
+    application.add_typer(datastore, name="datastore", help="The datastore as a whole.")
+    return application
+
+
+def _group(*commands: Callable[..., None]) -> typer.Typer:
+    group = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+    for command in commands:
+        group.command()(command)
+    return group
+
+
+def _complain(message: str) -> None:
+    sys.stdout.flush()
+    print(message, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

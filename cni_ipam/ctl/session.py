@@ -1,0 +1,80 @@
+"""What every command works with: the datastore, the clock, chance, and the kernel's routes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from cni_ipam.ctl.locate import locate
+from cni_ipam.datastore.open import open_datastore
+from cni_ipam.errors import RouteError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from cni_ipam.core.address import Cidr
+    from cni_ipam.ctl.locate import Place, Wishes
+    from cni_ipam.datastore.port import Datastore
+
+
+class Session:
+    """One call of ipamctl; the datastore is looked for when a command first wants it."""
+
+    def __init__(self, wishes: Wishes, environ: Mapping[str, str]) -> None:
+        self._wishes = wishes
+        self._environ = environ
+        self._place: Place | None = None
+        self._store: Datastore | None = None
+
+    @property
+    def place(self) -> Place:
+        """Where the datastore is. Raises as `locate`."""
+        if self._place is None:
+            self._place = locate(self._wishes, self._environ)
+        return self._place
+
+    @property
+    def store(self) -> Datastore:
+        """The datastore; raises as `locate` and `open_datastore`."""
+        if self._store is None:
+            self._store = open_datastore(self.place.datastore)
+        return self._store
+
+    @property
+    def now(self) -> int:
+        """Nanoseconds since the epoch."""
+        return time.time_ns()
+
+    def seed(self) -> bytes:
+        """Sixteen random bytes, for a UID."""
+        return os.urandom(16)
+
+    def wait(self, seconds: float) -> None:
+        """Let some time pass."""
+        time.sleep(seconds)
+
+    def close(self) -> None:
+        """Let go of the datastore."""
+        if self._store is not None:
+            self._store.close()
+
+    def remove_blackholes(self, lost: Iterable[Cidr]) -> None:
+        """This node's blackholes for blocks that it lost are gone afterwards. What the kernel
+        refuses is told: the blocks are lost all the same."""
+        lost = set(lost)
+        if not lost:
+            return
+        from cni_ipam.routes.rtnl import RtnlRoutes
+
+        try:
+            routes = RtnlRoutes(self.place.routes)
+            try:
+                for cidr in routes.list_blackholes():
+                    if cidr in lost:
+                        routes.remove_blackhole(cidr)
+            finally:
+                routes.close()
+        except (RouteError, OSError) as error:
+            print(f"the blackhole routes of lost blocks remain: {error}", file=sys.stderr)

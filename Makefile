@@ -9,7 +9,7 @@ TABLES =
 .PHONY: test-unit test-integration bench conformance lint
 
 demo: setup build  ## the main job, end to end, in namespaces of its own
-	@$(PY) integration/demo.py
+	@$(PY) -m integration.demo
 
 test: setup build lint test-unit conformance test-integration  ## every test
 

@@ -86,9 +86,10 @@ class Namespace:
 
 
 class Lab:
-    """Some namespaces that live as long as the `with` block."""
+    """Some namespaces that live as long as the `with` block; their names begin with `prefix`."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str = "cni-test") -> None:
+        self._prefix = prefix
         self._namespaces: list[Namespace] = []
 
     def __enter__(self) -> Self:
@@ -100,7 +101,7 @@ class Lab:
 
     def namespace(self, label: str) -> Namespace:
         """A new namespace, `lo` up, whose name ends with `label`."""
-        made = Namespace(f"cni-test-{os.getpid()}-{next(_numbers)}-{label}")
+        made = Namespace(f"{self._prefix}-{os.getpid()}-{next(_numbers)}-{label}")
         self._namespaces.append(made)
         _run("ip", "netns", "add", made.name)
         made.ip("link", "set", "lo", "up")

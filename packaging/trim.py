@@ -5,8 +5,8 @@ Leaving the rest out saves a tenth of what each start has to unmarshal.
 """
 
 from __future__ import annotations
-
 import __future__
+
 import ast
 import marshal
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Trimmer(ast.NodeTransformer):
     """Takes annotations off functions and drops `if TYPE_CHECKING:`."""
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:  # noqa: N802
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
         """A function without annotations, neither of arguments nor of local names."""
         self.generic_visit(node)
         node.returns = None
@@ -32,14 +32,14 @@ class Trimmer(ast.NodeTransformer):
         node.body = [LocalTrimmer().visit(statement) for statement in node.body]
         return node
 
-    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:  # noqa: N802
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
         """What stands for run time in `if TYPE_CHECKING: … else: …`."""
         self.generic_visit(node)
         if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             return node.orelse or ast.Pass()
         return node
 
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.stmt:  # noqa: N802
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.stmt:
         """No import of `__future__`: the compiler is told by a flag."""
         return ast.Pass() if node.module == "__future__" else node
 
@@ -47,13 +47,13 @@ class Trimmer(ast.NodeTransformer):
 class LocalTrimmer(ast.NodeTransformer):
     """Turns annotated assignments to local names into plain ones."""
 
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.stmt:  # noqa: N802
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.stmt:
         """The same assignment; a mere declaration is nothing."""
         if node.value is None:
             return ast.Pass()
         return ast.copy_location(ast.Assign([node.target], node.value), node)
 
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:  # noqa: N802
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
         """Class bodies keep theirs."""
         return node
 

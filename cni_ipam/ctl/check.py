@@ -41,11 +41,9 @@ def find_invalid_blocks(found: Survey, now: int) -> list[Finding]:
         if (cidr := keys.find_block(fault.key)) is not None
     ]
     for block in found.blocks:
-        try:
-            problems = check_block(block, now)
-        except ValueError as error:
-            problems = [f"releasedAt cannot be read: {error}"]
-        findings += [Finding(UNSOUND, str(block.cidr), problem) for problem in problems]
+        findings += [
+            Finding(UNSOUND, str(block.cidr), problem) for problem in check_block(block, now)
+        ]
     return findings
 
 

@@ -30,7 +30,7 @@ _EVERYWHERE = "These options may also stand behind the command."
 def main() -> None:
     """Run the command of this process's arguments, and end the process."""
     try:
-        status = run(sys.argv[1:], os.environ, os.path.basename(sys.argv[0]))
+        status = run(sys.argv[1:], dict(os.environ), os.path.basename(sys.argv[0]))
         sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read has enough. Python would complain once more when it flushes at its end.

@@ -127,17 +127,19 @@ def patch_record(store: Datastore, kind: Kind, name: str, patch: str) -> Resourc
     _refuse_read_only(kind, "patch")
     try:
         changes = json.loads(patch)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise OperatorError(f"performing strategic merge patch: {error}") from None
     if not isinstance(changes, dict):
         raise OperatorError("performing strategic merge patch: the patch is not a JSON object")
 
     def merge(stored: Resource) -> Resource:
-        document = check_document(_merge_patch(stored, changes))
+        document = check_document(_merge_patch(kind.known(stored), changes))
         if document.name != name or document.kind is not kind:
             raise OperatorError("a patch cannot change an object's kind or name")
         refuse_outdated(kind, stored, document.resource["metadata"].get("resourceVersion"))
-        return _merged(stored, document.resource)
+        unknown = {k: v for k, v in stored["spec"].items() if k not in kind.spec_order}
+        patched = {**document.resource, "spec": {**document.resource["spec"], **unknown}}
+        return _merged(stored, patched)
 
     try:
         return change_record(store, kind, name, merge)
@@ -158,7 +160,7 @@ def change_record(
         entry = get_entry(store, kind, name)
         stored = kind.decode(entry)
         changed = change(stored)
-        _refuse(kind.check_update(stored, changed))
+        _refuse(kind.check_update(kind.known(stored), kind.known(changed)))
         changed = kind.arrange(kind.with_defaults(changed))
         store.commit([Write(entry.key, kind.encode(changed), entry.revision)])
         return changed

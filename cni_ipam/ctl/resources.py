@@ -121,6 +121,11 @@ class Kind:
             arranged["status"] = status or {}
         return arranged
 
+    def known(self, resource: Resource) -> Resource:
+        """The same resource without fields of the spec that only a newer peer knows."""
+        spec = {key: value for key, value in resource["spec"].items() if key in self.spec_order}
+        return {**resource, "spec": spec}
+
     def check_creation(self, store: Datastore, resource: Resource) -> list[FieldError]:
         """The rules that a new object breaks beside those that are there."""
         del store

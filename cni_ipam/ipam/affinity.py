@@ -52,7 +52,10 @@ def assign_from_claimed(attempt: Attempt, chosen: Sequence[Pool], count: int) ->
     Raises BlockLimit if the host has as many blocks as it may have (nothing is borrowed
     then, as in Calico), PoolExhausted if new blocks are switched off."""
     config = attempt.view.config
-    owned = sum(any(p.cidr.covers(cidr) for p in chosen) for cidr in attempt.view.affinities)
+    owned = sum(
+        any(pool.cidr.covers(cidr) for pool in chosen) and not _is_stale(attempt, affinity)
+        for cidr, (affinity, _) in attempt.view.affinities.items()
+    )
     taken = 0
     reserved = attempt.reservations(chosen)
     unclaimed: Iterator[Cidr] | None = None
@@ -84,7 +87,10 @@ def find_unclaimed(
     for pool in chosen:
         odd = _blocks_of_other_sizes(existing, pool)
         for cidr in walk_blocks(pool, attempt.wish.host):
-            if cidr in attempt.view.affinities or keys.block_key(cidr) in existing:
+            # A block that this very attempt has claimed is in no list yet.
+            if cidr in attempt.view.affinities or cidr in attempt.blocks:
+                continue
+            if keys.block_key(cidr) in existing or _is_unreadable(attempt, cidr):
                 continue
             if not reserved.covers(cidr) and not any(other.overlaps(cidr) for other in odd):
                 yield cidr
@@ -117,8 +123,16 @@ def claim_for_fixed(attempt: Attempt, cidr: Cidr) -> None:
     attempt.blocks[cidr] = (block, ABSENT)
 
 
+def _is_stale(attempt: Attempt, affinity: Affinity) -> bool:
+    """Whether the block of the host's affinity is another's."""
+    block, _ = attempt.blocks.get(affinity.cidr, (None, ABSENT))
+    return block is not None and block.affinity != affinity.owner
+
+
 def _is_unreadable(attempt: Attempt, cidr: Cidr) -> bool:
-    return any(fault.key == keys.block_key(cidr) for fault in attempt.view.faults)
+    """Whether the block, or the host's affinity to it, is there but cannot be understood."""
+    taken = (keys.block_key(cidr), keys.affinity_key(attempt.wish.host, cidr))
+    return any(fault.key in taken for fault in attempt.view.faults)
 
 
 def _block_limit(limit: int, host: str) -> BlockLimit:

@@ -26,7 +26,7 @@ from cni_ipam.core.moment import go_time
 from cni_ipam.core.pool import PoolRequest, choose_pools, find_pool
 from cni_ipam.datastore import codec, keys
 from cni_ipam.datastore.port import ABSENT
-from cni_ipam.errors import DatastoreUnavailable
+from cni_ipam.errors import AllocationError, DatastoreUnavailable
 from cni_ipam.ipam import affinity as claims
 from cni_ipam.ipam import borrow, fixed, pools
 from cni_ipam.ipam.draft import Draft
@@ -56,14 +56,23 @@ def assign(store: Datastore, wish: Wish) -> Outcome:
 
 
 def _read_view(store: Datastore, wish: Wish) -> View:
-    view = read_view(store, wish.host, wish.versions, [wish.handle])
+    view = _read_required(store, wish)
     if not view.is_ready and wish.heeds_ready:
         raise DatastoreUnavailable(
             "Calico is currently not ready to process requests",
             "the datastore is locked (datastoreReady is false); `ipamctl datastore unlock`",
         )
     if pools.make_default_pools(store, wish, view):
-        view = read_view(store, wish.host, wish.versions, [wish.handle])
+        view = _read_required(store, wish)
+    return view
+
+
+def _read_required(store: Datastore, wish: Wish) -> View:
+    view = read_view(store, wish.host, wish.versions, [wish.handle])
+    # Node and handle would be written as new ones, which the datastore refuses each time.
+    view.require(keys.NODES + wish.host, keys.handle_key(wish.handle))
+    if wish.heeds_ready:
+        view.require(keys.CLUSTER_INFORMATION)
     return view
 
 
@@ -101,6 +110,13 @@ class Attempt:
         missing = count - self._find_again(version, count)
         if not missing:
             return
+        try:
+            self._assign_missing(version, count, missing)
+        except AllocationError:
+            self._tell_fault(version)
+            raise
+
+    def _assign_missing(self, version: int, count: int, missing: int) -> None:
         chosen = choose_pools(self.view.pools, self._pool_request(version))
         pools.reserve_kept_back(self, chosen)
         missing -= claims.assign_from_own(self, chosen, missing)
@@ -109,9 +125,14 @@ class Attempt:
         if missing:
             missing -= borrow.assign_borrowed(self, chosen, missing)
         if missing and self.wish.whole:
-            if self.view.faults:
-                raise self.view.faults[0]
             raise shortfall(self, version, count, missing, chosen)
+
+    def _tell_fault(self, version: int) -> None:
+        """Raises CorruptRecord for a record for whose sake a family may have been refused."""
+        for fault in self.view.faults:
+            found = keys.find_block(fault.key) or (keys.find_affinity(fault.key) or (None,))[-1]
+            if fault.key.startswith(keys.POOLS) or (found and found.version == version):
+                raise fault
 
     def _find_again(self, version: int, count: int) -> int:
         """What the attachment has of this family already becomes part of the answer."""
@@ -119,7 +140,8 @@ class Attempt:
             if cidr.version != version:
                 continue
             for ordinal in block.find_ordinals(self.wish.is_mine):
-                if len(self._of_family(version)) < count:
+                known = block.cidr.address(ordinal) in [a.address for a in self.assigned]
+                if not known and len(self._of_family(version)) < count:
                     self.answer(block, ordinal)
         return len(self._of_family(version))
 

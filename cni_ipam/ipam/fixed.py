@@ -9,6 +9,7 @@ from __future__ import annotations
 from cni_ipam.core.affinity import owner_of
 from cni_ipam.core.gateway import kept_back
 from cni_ipam.core.pool import find_pool
+from cni_ipam.datastore import keys
 from cni_ipam.errors import AddressInUse, AddressReserved, NotInPool, StrictAffinity
 from cni_ipam.ipam.affinity import claim_for_fixed
 
@@ -28,10 +29,11 @@ def blocks_of(attempt: Attempt) -> list[Cidr]:
 def assign_fixed(attempt: Attempt, address: Address) -> None:
     """Put the assignment of `address` into the draft, unless the attachment has it already.
 
-    Raises NotInPool, AddressReserved, AddressInUse, StrictAffinity, NoQualifiedPool."""
+    Raises NotInPool, AddressReserved, AddressInUse, StrictAffinity, CorruptRecord."""
     pool = _pool_of(attempt, address)
     cidr = pool.block_of(address)
     if cidr not in attempt.blocks:
+        attempt.view.require(keys.block_key(cidr), keys.affinity_key(attempt.wish.host, cidr))
         claim_for_fixed(attempt, cidr)
     block, revision = attempt.blocks[cidr]
     block = block.collect(attempt.wish.now, attempt.view.config.cooldown_seconds)

@@ -48,11 +48,12 @@ def make_default_pools(store: Datastore, wish: Wish, view: View) -> bool:
     cidrs = [c for c in (keys.find_block(entry.key) for entry in blocks) if c is not None]
     writes = []
     for name, spec in missing:
-        writes.append(Write(keys.DEFAULT_POOLS_MADE + name, "{}", ABSENT))
         if all(keys.last_part(entry.key) != name for entry in entries):
             resource = _checked(name, spec, existing, cidrs)
             existing.append(resource)
             writes.extend(_pool_writes(name, resource["spec"], wish, view))
+        # Last: a crash that leaves the marker alone would leave the pool unmade for ever.
+        writes.append(Write(keys.DEFAULT_POOLS_MADE + name, "{}", ABSENT))
     store.commit(writes)
     return True
 

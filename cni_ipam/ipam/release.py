@@ -11,6 +11,7 @@ from cni_ipam.core.affinity import owner_of
 from cni_ipam.core.pool import find_pool
 from cni_ipam.datastore import codec, keys
 from cni_ipam.datastore.port import Range
+from cni_ipam.errors import CorruptRecord, NetconfError
 from cni_ipam.ipam.draft import Draft
 from cni_ipam.ipam.retry import retry
 from cni_ipam.ipam.view import read_blocks, read_view
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from cni_ipam.core.block import Attribute, Block
     from cni_ipam.core.handle import Handle
     from cni_ipam.datastore.port import Datastore
-    from cni_ipam.errors import CorruptRecord
     from cni_ipam.ipam.view import View
 
 
@@ -89,14 +89,15 @@ class _Removal:
     def _release_from(self, view: View, block: Block, revision: int) -> Block:
         ordinals = block.find_ordinals(self._is_meant)
         if not ordinals:
+            if _is_overcounted(view, block):
+                # An ADD between its handle's write and its block's must not end without a handle.
+                self.draft.put_block(block.touch(), revision)
             return block
         self.addresses += [block.cidr.address(ordinal) for ordinal in ordinals]
         left = block.release(ordinals, self.now, view.config.cooldown_seconds)
         if left.is_empty and left.affinity is None:
             self.draft.delete_block(left.cidr, revision)
-        elif left.is_empty and self._is_unselected(view, left):
-            self._give_up(left, revision)
-        else:
+        elif not (left.is_empty and self._is_unselected(view, left) and self._give_up(left, revision)):
             self.draft.put_block(left, revision)
         return left
 
@@ -105,18 +106,38 @@ class _Removal:
         return test is not None and test(owner)
 
     def _is_unselected(self, view: View, block: Block) -> bool:
-        """Whether the block is the host's, but its pool no longer selects the host (facts 2.14)."""
+        """Whether the block is the host's, but its pool no longer selects the host (facts 2.14).
+
+        A selector that cannot be parsed is for the operator to correct, not for DEL to fail."""
         if block.affinity != owner_of(self.host) or view.node_labels is None:
             return False
         pool = find_pool([p for p in view.pools if p.is_enabled], block.cidr.address(0))
-        return pool is not None and not pool.selects(view.node_labels)
+        try:
+            return pool is not None and not pool.selects(view.node_labels)
+        except NetconfError:
+            return False
 
-    def _give_up(self, block: Block, revision: int) -> None:
+    def _give_up(self, block: Block, revision: int) -> bool:
+        """Put the end of block and affinity into the draft; False if its affinity is broken."""
         found = self.store.read([Range(keys.affinity_key(self.host, block.cidr))])[0]
-        if found:
-            self.draft.give_up(codec.decode_affinity(found[0]), found[0].revision)
+        try:
+            affinities = [codec.decode_affinity(entry) for entry in found]
+        except CorruptRecord as fault:
+            self.faults.append(fault)
+            return False
+        for affinity in affinities:
+            self.draft.give_up(affinity, found[0].revision)
         self.draft.delete_block(block.cidr, revision)
         self.lost.append(block.cidr)
+        return True
+
+
+def _is_overcounted(view: View, block: Block) -> bool:
+    """Whether a handle counts more addresses in `block` than it has there."""
+    return any(
+        handle.blocks.get(block.cidr, 0) > count_of(block, handle.id)
+        for handle, _ in view.handles.values()
+    )
 
 
 def count_of(block: Block | None, handle_id: str) -> int:

@@ -40,6 +40,12 @@ class View:
     handles: dict[str, tuple[Handle, int]]
     faults: list[CorruptRecord]
 
+    def require(self, *needed: str) -> None:
+        """Raises CorruptRecord if the record under one of these keys could not be understood."""
+        for fault in self.faults:
+            if fault.key in needed:
+                raise fault
+
 
 def read_view(
     store: Datastore, host: str, versions: Iterable[int], handle_ids: Sequence[str]
@@ -65,13 +71,14 @@ def read_view(
     reserved = Reservations().plus(
         [c for cidrs in _decode(codec.decode_reservation, reservations, faults) for c in cidrs]
     )
+    labels = _decode(codec.decode_labels, node, faults)
     return View(
         pools=_decode(codec.decode_pool, pools, faults),
         reservations=reserved,
         reservation_names=frozenset([keys.last_part(entry.key) for entry in reservations]),
         config=codec.decode_config(config[0] if config else None),
-        node_labels=codec.decode_labels(node[0]) if node else None,
-        is_ready=codec.is_ready(cluster[0] if cluster else None),
+        node_labels=labels[0] if labels else None,
+        is_ready=all(_decode(codec.is_ready, cluster, faults)),
         made_default_pools=frozenset([keys.last_part(entry.key) for entry in made]),
         affinities={
             affinity.cidr: (affinity, entry.revision)

@@ -22,7 +22,7 @@ ADDRESS_LIKE = st.one_of(
     st.lists(st.sampled_from(["", "0", "00", "1", "fe80", "FFFF", "12345", "1.2.3.4"]), max_size=10).map(
         ":".join
     ),
-    st.lists(st.sampled_from(["", "0", "01", "9", "255", "256", "1e1"]), max_size=6).map(".".join),
+    st.lists(st.sampled_from(["0", "7", "255", "256", "01", ""]), max_size=5).map(".".join),
 )
 V6_VALUES = st.lists(
     st.sampled_from([0, 0, 0, 1, 0xA, 0xFFFF, 0x2001]), min_size=8, max_size=8
@@ -64,6 +64,7 @@ def expected_address(text):
 @example("1:2:3:4:5:6:7::")
 @example("1::2:3:4:5:6:7:8")
 @example(":1.2.3.4")
+@example("1.2.3.256")
 @example("::ffff:1.2.3.4")
 @example("1:2:3:4:5:6:1.2.3.4")
 @example("fe80::1%eth0")

@@ -39,7 +39,7 @@ test-integration: setup build  ## the bundle, the kernel, real servers; as root
 	$(PYTEST) integration
 
 bench: setup build  ## against host-local, and PEER_CALICO_IPAM=/path if set
-	@$(PY) bench/bench.py
+	@$(PY) -m bench.bench
 
 conformance: venv  ## TABLES=DIR, else the public tables
 	@$(PY) -m tests.conformance $(TABLES)

@@ -134,7 +134,7 @@ class Program:
         wrapper: Sequence[str] = (),
         **variables: str | None,
     ) -> Call:
-        """Start a call; `stdin` is by default `netconf()`, and a variable that is None is not set."""
+        """Start a call; `stdin` is by default `netconf()`; a variable that is None is not set."""
         given = self.netconf() if stdin is None else stdin
         data = given if isinstance(given, bytes) else json.dumps(given).encode()
         environment: dict[str, str | None] = {**self.variables(verb, container), **variables}
@@ -184,7 +184,7 @@ def run_at_once(calls: Sequence[Call]) -> list[Answer]:
 
 
 def kill_after(calls: Sequence[Call], delays_seconds: Sequence[float]) -> list[Answer]:
-    """The answers of calls that are killed so long after they got their stdin, if they still run."""
+    """The answers of calls that are killed so long after they got their stdin."""
     for call in calls:
         call.give()
     started = time.monotonic()

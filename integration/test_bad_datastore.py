@@ -1,11 +1,10 @@
-"""A SQLite file that is broken, locked, full, read-only, newer or another's: a clear error, and nothing
-is changed or lost. And a pool that is full, or not there.
+"""A SQLite file that is broken, newer or another's, on a disk that is full or read-only: a clear
+error, and nothing is changed or lost.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import random
 import shutil
@@ -13,13 +12,13 @@ import sqlite3
 import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import pytest
 
 from integration.netns import Lab
 from integration.network import find_obstacle
-from integration.program import Program, inside, run_at_once
+from integration.program import Program, inside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +51,7 @@ class Mounts:
     """A mount namespace of its own, alive as long as the `with` block, in which folders of the test
     lie on a small file system; from outside they are seen below `root`."""
 
-    def __enter__(self) -> Mounts:
+    def __enter__(self) -> Self:
         self._holder = subprocess.Popen(["unshare", "--mount", "sleep", "600"])
         self.root = Path(f"/proc/{self._holder.pid}/root")
         self.wrapper = ("nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt", "--")
@@ -65,8 +64,8 @@ class Mounts:
         self._holder.kill()
         self._holder.wait()
 
-    def mount(self, *argv: str) -> None:
-        """Run mount(8) inside."""
+    def attach(self, *argv: str) -> None:
+        """Run mount(8) with `argv` inside."""
         subprocess.run([*self.wrapper, "mount", *argv], check=True)
 
     def see(self, path: Path) -> Path:
@@ -87,7 +86,7 @@ class SmallDisk:
         self.program = program
         self.folder = mounts.see(program.database.parent)
         program.database.parent.mkdir()
-        mounts.mount("-t", "tmpfs", "-o", "size=256k", "none", str(program.database.parent))
+        mounts.attach("-t", "tmpfs", "-o", "size=256k", "none", str(program.database.parent))
 
     def fill(self, free_kib: int = 0) -> None:
         """Leave `free_kib` of room."""
@@ -243,8 +242,8 @@ def test_lock_file_that_cannot_be_made_is_told(program):
 def test_read_only_folder_is_told(program, mounts):
     """Root ignores modes, but not a mount that is read-only."""
     folder = str(program.database.parent)
-    mounts.mount("--bind", folder, folder)
-    mounts.mount("-o", "remount,bind,ro", folder)
+    mounts.attach("--bind", folder, folder)
+    mounts.attach("-o", "remount,bind,ro", folder)
     lock = {"ipam_lock_file": str(program.folder / "lock")}
     before = program.dump()
     answer = program.call("ADD", "c1", program.netconf(ipam=lock), wrapper=mounts.wrapper)
@@ -255,8 +254,8 @@ def test_read_only_folder_is_told(program, mounts):
 def test_read_only_file_is_told(program, mounts):
     """The folder can be written, the file cannot."""
     file = str(program.database)
-    mounts.mount("--bind", file, file)
-    mounts.mount("-o", "remount,bind,ro", file)
+    mounts.attach("--bind", file, file)
+    mounts.attach("-o", "remount,bind,ro", file)
     before = program.dump()
     answer = program.call("ADD", "c1", wrapper=mounts.wrapper)
     assert_refused(answer, 5, file)
@@ -267,7 +266,7 @@ def test_read_only_folder_without_a_store_is_told(host, mounts, tmp_path):
     """The first ADD cannot make it."""
     program = Program(tmp_path, (*inside(host), *mounts.wrapper))
     program.database.parent.mkdir()
-    mounts.mount("-t", "tmpfs", "-o", "ro", "none", str(program.database.parent))
+    mounts.attach("-t", "tmpfs", "-o", "ro", "none", str(program.database.parent))
     assert_refused(call(program, "ADD"), 5, str(program.database.parent))
 
 
@@ -311,87 +310,6 @@ def test_disk_that_fills_up_in_between(disk, free_kib):
     assert [] == disk.look().survey().findings
 
 
-# Locks
-
-
-def test_host_lock_held_for_too_long(program):
-    """The call can be repeated: code 11, and who holds the lock."""
-    netconf = program.netconf(ipam={"ipam_lock_timeout": 0.3})
-    before = program.dump()
-    with open(f"{program.database}.lock", "rb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        answer = call(program, "ADD", netconf=netconf)
-    assert_refused(answer, 11, f"process {os.getpid()} holds it")
-    assert before == program.dump()
-
-
-def test_host_lock_given_back_in_time(program):
-    """Who waits gets its turn."""
-    with open(f"{program.database}.lock", "rb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        waiting = program.start("ADD", "c1")
-        waiting.give()
-        time.sleep(0.2)
-    assert waiting.answer().status == 0
-
-
-def test_file_locked_for_longer_than_the_timeout(program):
-    """Another program holds a transaction. The one test that waits: the timeout is ten seconds."""
-    before = program.dump()
-    with contextlib.closing(sqlite3.connect(program.database, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        started = time.monotonic()
-        own_lock = program.netconf(ipam={"ipam_lock_file": str(program.folder / "lock")})
-        calls = [program.start("ADD", "c1"), program.start("DEL", "holder", own_lock)]
-        answers = run_at_once(calls)
-        waited = time.monotonic() - started
-        other.execute("ROLLBACK")
-    for answer in answers:
-        assert_refused(answer, 11, "locked by another process for longer than 10 s")
-    assert 9 < waited < 15
-    assert before == program.dump()
-
-
-def test_status_does_not_wait_for_a_locked_file(program):
-    """It answers within two seconds, and readers do not wait for writers anyhow."""
-    with contextlib.closing(sqlite3.connect(program.database, isolation_level=None)) as other:
-        other.execute("PRAGMA locking_mode=EXCLUSIVE")
-        other.execute("BEGIN EXCLUSIVE")
-        other.execute("UPDATE kv SET revision=revision")
-        started = time.monotonic()
-        answer = program.call("STATUS", "", program.netconf(ipam={"status_when_unreachable": True}))
-        waited = time.monotonic() - started
-        other.execute("ROLLBACK")
-    assert waited < 2
-    assert answer.status == 0 or answer.document["code"] == 50, answer.stdout
-
-
-# Pools
-
-
-def test_full_pool_says_how_full(program):
-    """Eight addresses, three of them kept back for the subnet, five in use."""
-    pool = {"name": "tiny", "spec": {"cidr": "10.79.0.0/29", "blockSize": 29}}
-    netconf = program.netconf(ipam={"default_pools": [pool], "ipv4_pools": ["tiny"]})
-    for number in range(5):
-        assert call(program, "ADD", f"t{number}", netconf).status == 0
-    before = program.dump()
-    answer = call(program, "ADD", "t5", netconf)
-    assert_refused(answer, 101, "failed to request IPv4 addresses: Assigned 0 out of 1")
-    assert "10.79.0.0/29" in answer.document["details"]
-    assert "5 in use" in answer.document["details"]
-    assert before == program.dump()
-
-
-def test_no_pool_at_all_is_told(host, tmp_path):
-    """A store that is new, and a netconf without default pools."""
-    program = Program(tmp_path, inside(host))
-    netconf = program.netconf(ipam={"default_pools": []})
-    assert_refused(call(program, "ADD", netconf=netconf), 100, "cannot find a qualified ippool")
-    assert program.dump() is None
-
-
 def execute(path: Path, script: str) -> None:
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.executescript(script)
-

@@ -6,7 +6,6 @@ what it was to the byte, and no secret of the netconf is in the log.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,82 +13,24 @@ import pytest
 from cni_ipam.datastore import codec, keys
 from cni_ipam.datastore.port import ABSENT, Write
 from cni_ipam.datastore.sqlite import SqliteDatastore
-from cni_ipam.lean.record import record
-from integration.netns import Lab
+from integration.mistakes import HELD, SECRET, Case, check, named, store_in_use
 from integration.network import find_obstacle
-from integration.program import Program, inside
+from integration.program import Program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any
-
-    from integration.program import Answer, Json
 
 OBSTACLE = find_obstacle()
 pytestmark = pytest.mark.skipif(OBSTACLE is not None, reason=OBSTACLE or "")
 
-SECRET = "correct-horse-battery-staple"
-HELD = "10.77.0.77"
-POOLS = [
-    {"name": "pool", "spec": {"cidr": "10.77.0.0/24", "blockSize": 26}},
-    {"name": "off", "spec": {"cidr": "10.78.0.0/24", "disabled": True}},
-]
 MEGABYTES = 1024 * 1024
-
-
-@record
-class Case:
-    """A mistake, and the code and a part of the message that it gets.
-
-    `stdin` goes in as it is; `keys` and `ipam` go over the values of a good netconf."""
-
-    code: int
-    phrase: str
-    verb: str = "ADD"
-    stdin: bytes | None = None
-    keys: Json | None = None
-    ipam: Json | None = None
-    variables: dict[str, str | None] | None = None
 
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    """A store in use: two pools, one of them disabled, and an address that is held."""
-    with Lab() as lab:
-        program = Program(tmp_path_factory.mktemp("store"), inside(lab.namespace("host")))
-        netconf = program.netconf(ipam={"default_pools": POOLS})
-        assert HELD == program.call("ADD", "holder", netconf, CNI_ARGS=f"IP={HELD}").address
+    """Cases change nothing, so they share one."""
+    with store_in_use(tmp_path_factory.mktemp("store")) as program:
         yield program
-
-
-def call(program: Program, case: Case) -> Answer:
-    """The answer to a case; the netconf has a secret in each of its halves, and a log file."""
-    log = {"log_file_path": str(program.folder / "log"), "default_pools": POOLS}
-    netconf = program.netconf(ipam={**log, "etcd_key_file": SECRET, **(case.ipam or {})})
-    netconf |= {"policy": {"k8s_auth_token": SECRET}, **(case.keys or {})}
-    kept = {key: value for key, value in netconf.items() if value is not ...}
-    stdin = json.dumps(kept).encode() if case.stdin is None else case.stdin
-    return program.call(case.verb, "c1", stdin, **(case.variables or {}))
-
-
-def check(program: Program, case: Case) -> Answer:
-    """Everything that must hold after a case."""
-    before = program.dump()
-    answer = call(program, case)
-    assert (1, case.code) == (answer.status, answer.document["code"]), answer.stdout
-    assert case.phrase in answer.document["msg"]
-    assert {"cniVersion", "code", "msg"} <= answer.document.keys()
-    assert before == program.dump()
-    assert "Traceback" not in answer.stderr
-    log = program.folder / "log"
-    said = answer.stdout.decode() + answer.stderr + (log.read_text() if log.exists() else "")
-    assert SECRET not in said
-    return answer
-
-
-def named(cases: dict[str, Case]) -> Any:
-    """A test's parameter: the cases by name."""
-    return pytest.mark.parametrize("case", cases.values(), ids=cases.keys())
 
 
 def at_each_depth(depth: int, inner: bytes, left: bytes, right: bytes) -> bytes:
@@ -160,75 +101,6 @@ NAMES = {
 @named(NAMES)
 def test_network_configuration_without_its_bones(program, case):
     """Name, version, ipam; and for GC what is alive."""
-    check(program, case)
-
-
-WRONG: dict[str, list[Any]] = {
-    "agent": [7, "localhost", [], "/a\0b"],
-    "assign_ipv4": [True, 1, []],
-    "assign_ipv6": [False, {}],
-    "create_default_pools": ["yes", 1],
-    "datastore_type": [7, "mysql", ["sqlite"]],
-    "default_pools": [
-        {}, "pool", [7], [{}], [{"spec": 7}], [{"spec": {"cidr": 7}}], [{"spec": {"cidr": "x"}}],
-        [{"name": 7, "spec": {"cidr": "10.99.0.0/24"}}],
-        [{"name": "../x", "spec": {"cidr": "10.99.0.0/24"}}],
-        [{"spec": {"cidr": "10.99.0.0/24", "blockSize": 40}}],
-        [{"spec": {"cidr": "10.99.0.0/24", "blockSize": "26"}}],
-        [{"spec": {"cidr": "10.77.0.0/25"}}],
-    ],
-    "etcd_endpoints": [7, ["http://127.0.0.1:2379"]],
-    "gateway": [7, "first", "10.77.0.1/24", []],
-    "hostname": [7],
-    "ipam_lock_file": [7, "/a\0b"],
-    "ipam_lock_timeout": ["60", 0, -1, True],
-    "ipv4_pools": ["pool", [7], {}],
-    "ipv6_pools": [7, [None]],
-    "kubernetes": ["x", [], 7],
-    "log_file_max_age": ["30", -1, 1.5],
-    "log_file_max_count": [[], -1],
-    "log_file_max_size": [True, 10**12],
-    "log_file_path": [7, "/a\0b"],
-    "log_level": [7],
-    "mask": [7, "24", "host"],
-    "nodename": [7, "a/b", "a\nb", "n" * 300],
-    "nodename_file": [7],
-    "routes": [
-        7, [], {"host": "yes"}, {"blackhole": 1}, {"proto": 80}, {"proto": 2}, {"proto": 256},
-        {"proto": "85"}, {"table": 0}, {"table": 1.5}, {"table": 2**40},
-    ],
-    "sqlite_path": [7, "ipam.db", "/a\0b"],
-    "status_when_exhausted": ["true"],
-    "status_when_unreachable": [0],
-}  # fmt: skip
-OUTER: dict[str, list[Any]] = {
-    "args": [7, {"cni": 7}, {"cni": {"ips": 7}}, {"cni": {"ips": ["10.77.0.300"]}}],
-    "prevResult": ["x", [], 7],
-    "runtimeConfig": [
-        7, [], {"ips": "10.77.0.9"}, {"ips": [7]}, {"ips": ["10.77.0.9/33"]},
-        {"ips": ["10.77.0.9", "10.77.0.10"]},
-    ],
-    "type": [7, {}],
-}  # fmt: skip
-TYPES = {
-    **{
-        f"ipam.{key}={json.dumps(value)[:50]}": (key, Case(7, key, ipam={key: value}))
-        for key, values in WRONG.items()
-        for value in values
-    },
-    **{
-        f"{key}={json.dumps(value)[:50]}": (key, Case(7, key, keys={key: value}))
-        for key, values in OUTER.items()
-        for value in values
-    },
-}
-
-
-@pytest.mark.parametrize(("key", "case"), TYPES.values(), ids=TYPES.keys())
-def test_value_of_the_wrong_kind(program, key, case):
-    """The message names the key."""
-    if key == "datastore_type" and "mysql" in str(case.ipam):
-        case = Case(7, "unknown datastore type: mysql", ipam=case.ipam)
     check(program, case)
 
 
@@ -332,7 +204,9 @@ def test_who_has_an_address_is_told(program):
 CHOICES = {
     "unknown pool": Case(100, "nowhere", ipam={"ipv4_pools": ["nowhere"]}),
     "unknown CIDR": Case(100, "10.200.0.0/24", ipam={"ipv4_pools": ["10.200.0.0/24"]}),
-    "disabled pool": Case(100, "(10.78.0.0/24) does not exist, or is not enabled", ipam={"ipv4_pools": ["off"]}),
+    "disabled pool": Case(
+        100, "(10.78.0.0/24) does not exist, or is not enabled", ipam={"ipv4_pools": ["off"]}
+    ),
     "a good one and an unknown one": Case(100, "", ipam={"ipv4_pools": ["pool", "nowhere"]}),
     "no pool of the family": Case(100, "", ipam={"assign_ipv6": "true"}),
     "no family": Case(7, "both families are switched off", ipam={"assign_ipv4": "false"}),
@@ -343,6 +217,32 @@ CHOICES = {
 def test_pool_that_cannot_be_used(program, case):
     """Each with its name."""
     check(program, case)
+
+
+def test_full_pool_says_how_full(program, tmp_path):
+    """Eight addresses, three of them kept back for the subnet, five in use."""
+    program = Program(tmp_path, program.wrapper)
+    pool = {"name": "tiny", "spec": {"cidr": "10.79.0.0/29", "blockSize": 29}}
+    netconf = program.netconf(ipam={"default_pools": [pool], "ipv4_pools": ["tiny"]})
+    for number in range(5):
+        assert program.call("ADD", f"t{number}", netconf).status == 0
+    before = program.dump()
+    answer = program.call("ADD", "t5", netconf)
+    assert (1, 101) == (answer.status, answer.document["code"])
+    assert "IPv4 addresses: Assigned 0 out of 1" in answer.document["msg"]
+    assert "10.79.0.0/29" in answer.document["details"]
+    assert "5 in use" in answer.document["details"]
+    assert before == program.dump()
+
+
+def test_no_pool_at_all_is_told(program, tmp_path):
+    """A store that is new, and a netconf without default pools."""
+    program = Program(tmp_path, program.wrapper)
+    netconf = program.netconf(ipam={"default_pools": []})
+    answer = program.call("ADD", "c1", netconf)
+    assert (1, 100) == (answer.status, answer.document["code"])
+    assert "cannot find a qualified ippool" in answer.document["msg"]
+    assert program.dump() is None
 
 
 def test_own_network_namespace_is_refused(program):

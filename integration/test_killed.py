@@ -1,5 +1,5 @@
-"""`kill -9` of the real process: at random moments with others at work, and at every system call that
-changes something, in turn.
+"""`kill -9` of the real process: at random moments with others at work, and at every system call
+that changes something, in turn.
 
 Whatever the moment: the store is sound, an address that was acknowledged stays recorded until its
 DEL, no attachment has two, and after the runtime's DEL and GC nothing is allocated.

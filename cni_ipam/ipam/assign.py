@@ -24,7 +24,7 @@ from cni_ipam.core.gateway import kept_back
 from cni_ipam.core.handle import Handle
 from cni_ipam.core.moment import go_time
 from cni_ipam.core.pool import PoolRequest, choose_pools, find_pool
-from cni_ipam.datastore import codec, keys
+from cni_ipam.datastore import keys
 from cni_ipam.datastore.port import ABSENT
 from cni_ipam.errors import AllocationError, DatastoreUnavailable
 from cni_ipam.ipam import affinity as claims
@@ -205,10 +205,9 @@ class Attempt:
             handle = handle.with_count(cidr, len(mine))
         if self.changed:
             self.draft.raise_handle(handle, revision)
-        if self.changed and self.wish.makes_node and self.view.node_labels is None:
-            name = self.wish.host
-            node = codec.new_resource("Node", name, {}, self.wish.now, self.wish.seed)
-            self.draft.create(keys.NODES + name, node)
+        if self.changed and self.wish.lacks_node(self.view):
+            node = pools.new_node(self.wish)
+            self.draft.create(node.key, str(node.value))
         writes = self.draft.writes()
         if writes:
             self.store.commit(writes)

@@ -54,8 +54,16 @@ def make_default_pools(store: Datastore, wish: Wish, view: View) -> bool:
             writes.extend(_pool_writes(name, resource["spec"], wish, view))
         # Last: a crash that leaves the marker alone would leave the pool unmade for ever.
         writes.append(Write(keys.DEFAULT_POOLS_MADE + name, "{}", ABSENT))
+    if wish.lacks_node(view):
+        writes.append(new_node(wish))
     store.commit(writes)
     return True
+
+
+def new_node(wish: Wish) -> Write:
+    """The record of this node, without labels, for a datastore that nobody else makes one for."""
+    value = codec.new_resource("Node", wish.host, {}, wish.now, wish.seed)
+    return Write(keys.NODES + wish.host, value, ABSENT)
 
 
 def _checked(

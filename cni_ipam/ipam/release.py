@@ -97,7 +97,7 @@ class _Removal:
         left = block.release(ordinals, self.now, view.config.cooldown_seconds)
         if left.is_empty and left.affinity is None:
             self.draft.delete_block(left.cidr, revision)
-        elif not (left.is_empty and self._is_unselected(view, left) and self._give_up(left, revision)):
+        elif not self._give_up_unselected(view, left, revision):
             self.draft.put_block(left, revision)
         return left
 
@@ -117,8 +117,12 @@ class _Removal:
         except NetconfError:
             return False
 
-    def _give_up(self, block: Block, revision: int) -> bool:
-        """Put the end of block and affinity into the draft; False if its affinity is broken."""
+    def _give_up_unselected(self, view: View, block: Block, revision: int) -> bool:
+        """Put the end of an empty block that is no longer for this host into the draft.
+
+        Whether it is one, and its affinity can be understood."""
+        if not (block.is_empty and self._is_unselected(view, block)):
+            return False
         found = self.store.read([Range(keys.affinity_key(self.host, block.cidr))])[0]
         try:
             affinities = [codec.decode_affinity(entry) for entry in found]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cni_ipam.core.pool import Pool
     from cni_ipam.errors import CorruptRecord
     from cni_ipam.ipam.assign import Attempt
+    from cni_ipam.ipam.view import View
 
 STRICT_MESSAGE = "No more free affine blocks and strict affinity enabled"
 
@@ -49,6 +50,10 @@ class Wish:
         """The families that are wanted in any way."""
         fixed = [address.version for address in self.fixed]
         return tuple(version for version in (4, 6) if version in self.counts or version in fixed)
+
+    def lacks_node(self, view: View) -> bool:
+        """Whether this node's record is missing and ours to make."""
+        return self.makes_node and view.node_labels is None
 
     def is_mine(self, owner: Attribute) -> bool:
         """Whether an allocation is this attachment's."""

@@ -125,6 +125,14 @@ def test_nodename_comes_first(netconf_of, tmp_path):
     assert "said" == node_name_of(netconf_of, nodename="said", nodename_file=str(file))
 
 
+@pytest.mark.parametrize("key", ["nodename_file", "hostname"])
+def test_a_wrong_type_is_told_where_it_would_not_count(netconf_of, key):
+    """But a removal, which knows its node by the first key, goes on."""
+    with pytest.raises(NetconfError, match=f"{key} of type string"):
+        netconf_of(nodename="said", **{key: 7})
+    assert "said" == netconf_of(nodename="said", **{key: 7}, command="DEL").node_name
+
+
 def test_the_nodename_file_comes_second(netconf_of, tmp_path):
     """Before the deprecated key."""
     file = tmp_path / "nodename"

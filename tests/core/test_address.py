@@ -1,4 +1,4 @@
-"""Addresses and CIDRs: Python's ipaddress is the oracle, but where Go spells or refuses otherwise."""
+"""Addresses and CIDRs, with ipaddress as the oracle but where Go spells or refuses otherwise."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from cni_ipam.core.address import (
 
 ADDRESS_LIKE = st.one_of(
     st.text(alphabet="0123456789abcdefABCDEF.:/ +-_x%g٣", max_size=24),
-    st.lists(st.sampled_from(["", "0", "00", "1", "fe80", "FFFF", "12345", "1.2.3.4"]), max_size=10).map(
-        ":".join
-    ),
+    st.lists(
+        st.sampled_from(["", "0", "00", "1", "fe80", "FFFF", "12345", "1.2.3.4"]), max_size=10
+    ).map(":".join),
     st.lists(st.sampled_from(["0", "7", "255", "256", "01", ""]), max_size=5).map(".".join),
 )
 V6_VALUES = st.lists(
@@ -97,7 +97,7 @@ def test_ipv4_is_spelled_in_dots(value):
 @pytest.mark.parametrize("text", ["010.0.0.1", "1.2.3.04", "1.2.3.4 ", "1.2.3.4/32", "1.2.3.٣"])
 def test_ambiguous_ipv4_is_refused(text):
     """A leading zero could mean octal; blanks and other scripts' digits are no address."""
-    with pytest.raises(ValueError, match="^invalid IP address: "):
+    with pytest.raises(ValueError, match=r"^invalid IP address: "):
         parse_address(text)
 
 
@@ -127,7 +127,7 @@ def test_network_is_masked_as_by_ipaddress(oracle, prefix):
 )  # fmt: skip
 def test_malformed_cidr_is_refused_with_gos_message(text):
     """The message is what people search the web for."""
-    with pytest.raises(ValueError, match="^invalid CIDR address: ") as raised:
+    with pytest.raises(ValueError, match=r"^invalid CIDR address: ") as raised:
         parse_cidr(text)
     assert f"invalid CIDR address: {text}" == str(raised.value)
 

@@ -58,7 +58,9 @@ class Model:
     def collect(self, now, cooldown):
         for ordinal in sorted(self.holders):
             since = self.holders[ordinal]
-            if isinstance(since, int) and (not cooldown or since * SECOND < now - cooldown * SECOND):
+            if isinstance(since, int) and (
+                not cooldown or since * SECOND < now - cooldown * SECOND
+            ):
                 del self.holders[ordinal], self.numbers[ordinal]
                 self.queue.append(ordinal)
 
@@ -68,7 +70,9 @@ class Model:
             ordinal: owner if owner.released_at is None else owner.released_at
             for ordinal, owner in block.allocated()
         }
-        mine = {o: rfc3339(h * SECOND) if isinstance(h, int) else h for o, h in self.holders.items()}
+        mine = {
+            o: rfc3339(h * SECOND) if isinstance(h, int) else h for o, h in self.holders.items()
+        }
         return (tuple(self.queue), mine, self.numbers, self.sequence) == (
             block.unallocated,
             holders,
@@ -166,7 +170,7 @@ def test_a_freed_address_rests_as_long_as_the_others_last():
 
 
 def test_the_golden_release_is_reproduced():
-    """Facts 10.4: indexes compacted, the ordinal at the tail, its number gone, the block's raised."""
+    """Facts 10.4: indexes compacted, the ordinal at the tail without its number, the block's +1."""
     block = filled(1, 1, 1)
     released = block.release([0], NOW, 0)
     assert (None, 0, 1, *[None] * 5) == released.allocations

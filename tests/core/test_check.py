@@ -95,7 +95,9 @@ def test_an_unreadable_release_time_is_a_finding():
     """And not an error of the check."""
     block = block_of().release([0], NOW, 60)
     block = replace(block, attributes=(OWNER, Attribute(released_at="yesterday")))
-    assert ["attribute index 1 has the unreadable releasedAt 'yesterday'"] == check_block(block, NOW)
+    assert ["attribute index 1 has the unreadable releasedAt 'yesterday'"] == check_block(
+        block, NOW
+    )
     assert [] == check_block(block)
 
 
@@ -131,14 +133,18 @@ def test_overlapping_blocks_are_unsound():
 def test_a_confirmed_affinity_to_anothers_block_is_unsound(owner):
     """Two hosts would advertise one route."""
     affinities = [AFFINITY, Affinity("host", "node2", CIDR)]
-    expected = "unsound: 10.0.0.0/30 of host:node1: confirmed affinity without a block of that owner"
+    expected = (
+        "unsound: 10.0.0.0/30 of host:node1: confirmed affinity without a block of that owner"
+    )
     assert expected in found([block_of(affinity=owner)], affinities)
 
 
 @pytest.mark.parametrize("state", [CONFIRMED, ""])
 def test_a_confirmed_affinity_without_block_is_unsound(state):
     """The block must come first."""
-    expected = ["unsound: 10.0.0.0/30 of host:node1: confirmed affinity without a block of that owner"]
+    expected = [
+        "unsound: 10.0.0.0/30 of host:node1: confirmed affinity without a block of that owner"
+    ]
     assert expected == found([], [replace(AFFINITY, state=state)], [])
 
 

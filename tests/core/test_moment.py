@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -53,10 +54,8 @@ def test_unreadable_times_are_refused(text):
 @given(st.text(alphabet="0123456789-:TZ+. x", max_size=30))
 def test_no_text_raises_anything_else(text):
     """Whatever stands in a record, reading it gives a number or a ValueError."""
-    try:
+    with suppress(ValueError):
         assert isinstance(parse_rfc3339(text), int)
-    except ValueError:
-        pass
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,7 +44,7 @@ def test_spans_are_sorted_and_apart(cidrs):
     """Adjacent spans become one, so that a block reserved in parts is wholly reserved."""
     reserved = Reservations().plus(cidrs)
     for spans in (reserved.v4, reserved.v6):
-        for (_, last), (first, _) in zip(spans, spans[1:], strict=False):
+        for (_, last), (first, _) in pairwise(spans):
             assert last + 1 < first
 
 

@@ -100,7 +100,9 @@ def test_a_broken_affinity_is_passed_over(store):
 
 
 @pytest.mark.parametrize(
-    "key", [f"{keys.NODES}node1", keys.CONFIG, keys.CLUSTER_INFORMATION], ids=["node", "config", "lock"]
+    "key",
+    [f"{keys.NODES}node1", keys.CONFIG, keys.CLUSTER_INFORMATION],
+    ids=["node", "config", "lock"],
 )
 def test_a_record_that_decides_must_be_readable(store, key):
     """An ADD does not guess what the operator wanted."""

@@ -17,6 +17,7 @@ from tests.ipam.world import (
     put,
     put_node,
     put_pool,
+    put_reservation,
     refusal,
     remove,
 )
@@ -135,7 +136,7 @@ def test_the_first_add_that_misses_the_reservation_makes_it(store):
 
 def test_what_is_reserved_already_is_not_reserved_again(store):
     """By another reservation, in whatever way."""
-    put(store, f"{keys.RESERVATIONS}mine", {"spec": {"reservedCIDRs": ["10.0.0.0/31", "10.0.0.15"]}})
+    put_reservation(store, "10.0.0.0/31", "10.0.0.15")
     add(store, gateway="auto")
     assert 1 == len(entries(store, keys.RESERVATIONS))
 

@@ -56,7 +56,7 @@ def test_an_unknown_handle_is_success(empty):
 
 
 def test_each_release_raises_the_blocks_number(store):
-    """*A sequence number on every release.*"""
+    """The rule is: *a sequence number on every release*."""
     add(store)
     before = the_block(store).sequence_number
     delete(store)

@@ -80,7 +80,7 @@ def put_reservation(store: Datastore, *cidrs: str) -> None:
 
 
 def lock(store: Datastore) -> None:
-    """datastoreReady false, as `ipamctl datastore lock` does."""
+    """Set datastoreReady to false, as `ipamctl datastore lock` does."""
     put(store, keys.CLUSTER_INFORMATION, {"spec": {"datastoreReady": False}})
 
 

@@ -45,9 +45,7 @@ def assign_borrowed(attempt: Attempt, chosen: Sequence[Pool], count: int) -> int
     return taken
 
 
-def _foreign_blocks(
-    attempt: Attempt, chosen: Sequence[Pool]
-) -> Iterator[tuple[int, Block, int]]:
+def _foreign_blocks(attempt: Attempt, chosen: Sequence[Pool]) -> Iterator[tuple[int, Block, int]]:
     """Others' blocks in the pools with the rank of their pool; they become known to `attempt`."""
     mine = owner_of(attempt.wish.host)
     for page in attempt.store.pages(keys.blocks_prefix(chosen[0].cidr.version), PAGE_SIZE):

@@ -90,9 +90,7 @@ def _checked(
     return with_pool_defaults(resource)
 
 
-def _pool_writes(
-    name: str, spec: Mapping[str, object], wish: Wish, view: View
-) -> list[Write]:
+def _pool_writes(name: str, spec: Mapping[str, object], wish: Wish, view: View) -> list[Write]:
     pool = codec.new_resource("IPPool", name, spec, wish.now, wish.seed)
     writes = [Write(keys.POOLS + name, pool, ABSENT)]
     held = kept_back(parse_cidr(str(spec["cidr"])), wish.gateway)

@@ -125,8 +125,8 @@ def race(
     return results
 
 
-def schedules(longest: int) -> Iterator[list[int]]:
+def schedules(first: Iterable[int], second: Sequence[int]) -> Iterator[list[int]]:
     """One runs up to its n-th call, then the other up to its m-th, then the first to its end."""
-    for first in range(longest):
-        for second in range(1, longest):
-            yield [0] * (first + 1) + [1] * second + [0] * 99
+    for calls in first:
+        for calls_of_other in second:
+            yield [0] * (calls + 1) + [1] * calls_of_other + [0] * 99

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cni_ipam.datastore.memory import MemoryDatastore
-from cni_ipam.datastore.sqlite import SqliteDatastore
 from cni_ipam.datastore.port import ABSENT, Write
+from cni_ipam.datastore.sqlite import SqliteDatastore
 from cni_ipam.errors import AddressInUse, CniIpamError, NoQualifiedPool, PoolExhausted
 from tests.ipam.turns import race, schedules
 from tests.ipam.world import (

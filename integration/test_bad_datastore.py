@@ -41,9 +41,11 @@ def host() -> Iterator[Namespace]:
 
 @pytest.fixture
 def program(host: Namespace, tmp_path: Path) -> Program:
-    """A plugin on a store that holds one address."""
+    """A plugin on a store that holds one address, all of it in the file and none in a log."""
     program = Program(tmp_path, inside(host))
     assert program.call("ADD", "holder").status == 0
+    program.dump()
+    assert ["ipam.db", "ipam.db.lock"] == sorted(p.name for p in program.database.parent.iterdir())
     return program
 
 
@@ -124,9 +126,10 @@ def assert_refused(answer: Answer, code: int, phrase: str) -> None:
 
 
 def snapshot(program: Program) -> dict[str, bytes]:
-    """The files of the store but its lock, to the byte."""
-    folder = program.database.parent
-    return {p.name: p.read_bytes() for p in folder.iterdir() if not p.name.endswith(".lock")}
+    """What the files of the store hold, to the byte; not the lock, nor SQLite's index of the log,
+    which holds nothing of its own, nor a log without records."""
+    files = {path.name: path.read_bytes() for path in program.database.parent.iterdir()}
+    return {name: data for name, data in files.items() if data and not name.endswith("-shm")}
 
 
 # Files that are not what they should be

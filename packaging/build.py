@@ -9,6 +9,7 @@ so there is never half a bundle.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import shutil
@@ -36,6 +37,16 @@ def main() -> None:
     if find_build_id(BUNDLE) == build_id:
         print(f"{shown} is up to date ({build_id})")
         return
+    WORK.parent.mkdir(exist_ok=True)
+    with (WORK.parent / "build.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if find_build_id(BUNDLE) != build_id:
+            build(build_id)
+    print(f"{shown} built ({build_id})")
+
+
+def build(build_id: str) -> None:
+    """Make the bundle; the caller holds the lock, since all builds share their folders."""
     shutil.rmtree(WORK, ignore_errors=True)
     loader = find_loader()
     for program in ("lean", "full"):
@@ -44,7 +55,6 @@ def main() -> None:
     link_same_files(fresh / "_lean", fresh / "_internal")
     (fresh / ID_FILE).write_text(build_id + "\n")
     exchange(fresh, BUNDLE)
-    print(f"{shown} built ({build_id})")
 
 
 def compute_build_id() -> str:

@@ -30,24 +30,24 @@ lean.folder lean.json lean.lock lean.log lean.record
 plugin.context plugin.main routes.plan workload.arguments
 """
 WITH_STORE = f"""{ALWAYS}
-core.affinity core.block core.check core.config core.moment core.pool core.reservation core.selector
+core.affinity core.block core.check core.config core.moment core.pool core.reservation
 datastore.codec datastore.keys datastore.port datastore.sqlite
 ipam.view lean.sqlite
 """
 ADD = f"""{WITH_STORE}
-core.gateway core.utilization core.walk
-ipam.affinity ipam.assign ipam.borrow ipam.draft ipam.fixed ipam.pools ipam.release ipam.retry
-ipam.wish plugin.add plugin.chain plugin.recorded
+core.gateway core.walk
+ipam.affinity ipam.assign ipam.draft ipam.fixed ipam.pools ipam.retry ipam.wish
+plugin.add plugin.recorded
 """
 DEL = f"""{WITH_STORE}
-ipam.draft ipam.release ipam.retry plugin.chain plugin.delete plugin.recorded
+ipam.draft ipam.release ipam.retry plugin.delete
 """
 EXPECTED = {
     "VERSION": ALWAYS,
     # The rules of pools are needed once in a datastore's life.
-    "first ADD": f"{ADD} core.names core.pool_rules",
+    "first ADD": f"{ADD} core.names core.pool_rules core.selector",
     "ADD": ADD,
-    "CHECK": f"{WITH_STORE} plugin.chain plugin.check plugin.recorded",
+    "CHECK": f"{WITH_STORE} cni.result plugin.check plugin.recorded",
     "DEL": DEL,
     "GC": f"{DEL} ipam.collect plugin.gc",
     "STATUS": f"{WITH_STORE} core.gateway core.utilization ipam.borrow ipam.wish plugin.status",

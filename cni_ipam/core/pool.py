@@ -9,7 +9,6 @@ the namespace. Asking for it overrides the selectors and the assignment mode, no
 from __future__ import annotations
 
 from cni_ipam.core.address import BITS, Address, Cidr, parse_cidr
-from cni_ipam.core.selector import parse_selector
 from cni_ipam.errors import NetconfError, NoQualifiedPool
 from cni_ipam.lean.record import record
 
@@ -144,6 +143,9 @@ def _why_not_selected(pool: Pool, request: PoolRequest) -> str:
 def _matches(pool: Pool, field: str, selector: str, labels: Mapping[str, str]) -> bool:
     if selector in ("", "all()"):
         return True
+    # Most pools select all nodes, and then nothing has to be loaded to know it.
+    from cni_ipam.core.selector import parse_selector
+
     try:
         return parse_selector(selector).matches(labels)
     except ValueError as error:

@@ -13,7 +13,11 @@ _LATER = ("etcdv3", "kubernetes")
 
 
 def open_datastore(
-    settings: DatastoreSettings, *, create: bool = True, busy_timeout_seconds: float = 10.0
+    settings: DatastoreSettings,
+    *,
+    create: bool = True,
+    busy_timeout_seconds: float = 10.0,
+    is_short_lived: bool = False,
 ) -> Datastore:
     """The datastore that `settings` name. Nothing is read or made before its first verb.
 
@@ -22,7 +26,9 @@ def open_datastore(
     if settings.kind == "sqlite":
         from cni_ipam.datastore.sqlite import SqliteDatastore
 
-        return SqliteDatastore(settings.sqlite_path, busy_timeout_seconds, create=create)
+        return SqliteDatastore(
+            settings.sqlite_path, busy_timeout_seconds, create=create, keeps_log=is_short_lived
+        )
     if settings.kind in _LATER:
         raise UnsupportedError(
             f'"datastore_type" is "{settings.kind}", which this release does not serve',

@@ -28,7 +28,7 @@ from cni_ipam.datastore import keys
 from cni_ipam.datastore.port import ABSENT
 from cni_ipam.errors import AllocationError, DatastoreUnavailable
 from cni_ipam.ipam import affinity as claims
-from cni_ipam.ipam import borrow, fixed, pools
+from cni_ipam.ipam import fixed, pools
 from cni_ipam.ipam.draft import Draft
 from cni_ipam.ipam.retry import retry
 from cni_ipam.ipam.view import read_blocks, read_view
@@ -123,7 +123,9 @@ class Attempt:
         if missing:
             missing -= claims.assign_from_claimed(self, chosen, missing)
         if missing:
-            missing -= borrow.assign_borrowed(self, chosen, missing)
+            from cni_ipam.ipam.borrow import assign_borrowed
+
+            missing -= assign_borrowed(self, chosen, missing)
         if missing and self.wish.whole:
             raise shortfall(self, version, count, missing, chosen)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from cni_ipam.core.utilization import measure
 from cni_ipam.errors import PoolExhausted, StrictAffinity
 from cni_ipam.lean.record import record
 
@@ -92,6 +91,8 @@ def shortfall(
     )
     if STRICT_MESSAGE in attempt.messages[version]:
         return StrictAffinity(msg, "strictAffinity forbids to borrow from other nodes' blocks")
+    from cni_ipam.core.utilization import measure
+
     reservations = attempt.reservations(chosen)
     blocks = [block for block, _ in attempt.blocks.values()]
     numbers = [str(measure(pool.cidr, blocks, reservations)) for pool in chosen]

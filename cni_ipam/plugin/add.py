@@ -7,10 +7,8 @@ from cni_ipam.core.gateway import gateway_of, prefix_of
 from cni_ipam.core.moment import go_time
 from cni_ipam.errors import NetconfError, RouteError
 from cni_ipam.ipam.assign import assign
-from cni_ipam.ipam.release import release
 from cni_ipam.ipam.wish import Wish
 from cni_ipam.lean import log
-from cni_ipam.plugin import chain
 from cni_ipam.plugin.context import random_seed
 from cni_ipam.plugin.recorded import hold_blocks, holds_blocks
 
@@ -29,8 +27,9 @@ def add(context: Context) -> str:
 
     A repeated ADD of an attachment answers with the addresses that it has."""
     if context.netconf.chained:
-        routed = chain.add_routes(context)
-        return print_result(pass_through(routed, context.netconf.cni_version))
+        from cni_ipam.plugin.chain import add_routes
+
+        return print_result(pass_through(add_routes(context), context.netconf.cni_version))
     with context.lock():
         wish = make_wish(context)
         outcome = assign(context.store(), wish)
@@ -107,6 +106,8 @@ def route(context: Context, wish: Wish, outcome: Outcome) -> None:
 
 def _give_back(context: Context, wish: Wish) -> None:
     """Release what this call assigned, and nothing that the attachment had before."""
+    from cni_ipam.ipam.release import release
+
     stamp = go_time(wish.now)
 
     def is_of_this_call(owner: Attribute) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from cni_ipam.cni.result import parse_prev_result
 from cni_ipam.errors import CheckFailed
-from cni_ipam.plugin import chain
 from cni_ipam.plugin.recorded import find_recorded, holds_blocks
 from cni_ipam.routes.plan import wanted_blackholes
 
@@ -18,7 +17,9 @@ def check(context: Context) -> str:
     """Nothing for stdout. Raises CheckFailed, CorruptRecord, RouteError."""
     recorded = find_recorded(context)
     if context.netconf.chained:
-        chain.check_host_routes(context)
+        from cni_ipam.plugin.chain import check_host_routes
+
+        check_host_routes(context)
     else:
         _check_addresses(context, recorded)
     if holds_blocks(context):

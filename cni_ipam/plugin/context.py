@@ -53,6 +53,7 @@ class Context:
                 self.netconf.datastore,
                 create=self.request.command == "ADD",
                 busy_timeout_seconds=busy_timeout_seconds,
+                is_short_lived=True,
             )
         return self._store
 

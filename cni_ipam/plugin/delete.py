@@ -5,7 +5,6 @@ from __future__ import annotations
 from cni_ipam.errors import RouteError
 from cni_ipam.ipam.release import release
 from cni_ipam.lean import log
-from cni_ipam.plugin import chain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,7 +15,9 @@ if TYPE_CHECKING:
 def delete(context: Context) -> str:
     """Nothing for stdout; the addresses are free afterwards, if they were not before."""
     if context.netconf.chained:
-        chain.remove_host_routes(context)
+        from cni_ipam.plugin.chain import remove_host_routes
+
+        remove_host_routes(context)
         return ""
     with context.lock():
         released = release(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cni_ipam.core.address import parse_address, parse_cidr
@@ -96,7 +96,6 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=150)
 @given(st.lists(STEPS, max_size=25))
 def test_any_sequence_of_steps_keeps_the_block_sound(steps):
     """After each step the block is sound, compact, and says what the model says."""

@@ -22,7 +22,12 @@ from hypothesis import strategies as st
 from cni_ipam.datastore import sqlite
 from cni_ipam.datastore.memory import MemoryDatastore
 from cni_ipam.datastore.port import ABSENT, Range, Write
-from cni_ipam.datastore.sqlite import APPLICATION_ID, SCHEMA_VERSION, SqliteDatastore
+from cni_ipam.datastore.sqlite import (
+    APPLICATION_ID,
+    SCHEMA_VERSION,
+    SHORT_LOG_BYTES,
+    SqliteDatastore,
+)
 from cni_ipam.errors import (
     CniIpamError,
     Conflict,
@@ -96,6 +101,23 @@ class TestFile:
         with pytest.raises(InputOutputError, match=f"sqlite_path {path}: there is no datastore"):
             create(store, "a")
         assert not path.parent.exists()
+
+    def test_a_short_log_is_left_to_the_end_of_the_process(self, path: Path) -> None:
+        """With keeps_log closing costs no sync: the log stays, and who comes next reads it."""
+        store = SqliteDatastore(str(path), keeps_log=True)
+        create(store, "a")
+        store.close()
+        assert path.with_name("ipam.db-wal").stat().st_size > 0
+        later = SqliteDatastore(str(path))
+        assert ["a"] == keys_of(later.read([EVERYTHING])[0])
+        later.close()
+
+    def test_a_long_log_is_moved_into_the_file(self, path: Path) -> None:
+        """Otherwise each process would read more of it than the one before."""
+        store = SqliteDatastore(str(path), keeps_log=True)
+        store.commit([Write("a", "x" * SHORT_LOG_BYTES, ABSENT)])
+        store.close()
+        assert ["ipam.db"] == [p.name for p in path.parent.iterdir()]
 
     def test_an_empty_file_reads_as_empty(self, tmp_path: Path) -> None:
         """A file of no bytes is a store that nobody has begun: a read leaves it so."""

@@ -158,6 +158,7 @@ RACES: dict[str, tuple[Step, Step, Step]] = {
     "release and release of a block": (two_interfaces, releasing(), releasing()),
     "GC and ADD": (own_block, collecting(), adding("c9")),
     "GC and DEL": (own_block, collecting(), deleting("c1")),
+    "GC and DEL of a block without owner": (orphaned, collecting(), deleting("c1")),
     "GC and GC": (own_block, collecting(), collecting(("c1", "eth0"))),
 }
 
@@ -196,7 +197,7 @@ def check(name, store, results):
 @pytest.mark.parametrize("name", RACES)
 def test_no_order_of_two_gives_an_address_twice(name, atomic):
     """Each stop of the first against each stop of the second, and the other way round."""
-    stops = (range(4), [1, 2, 3]) if atomic else (range(7), [1, 2, 4, 6])
+    stops = (range(4), [1, 3]) if atomic else (range(7), [1, 3, 6])
     for order in schedules(*stops):
         for schedule in (order, [1 - worker for worker in order]):
             check(name, *run(name, atomic=atomic, schedule=schedule))

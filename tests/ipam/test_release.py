@@ -55,8 +55,8 @@ def test_an_unknown_handle_is_success(empty):
     assert [] == delete(empty)
 
 
-def test_each_release_raises_the_blocks_number(store):
-    """The rule is: *a sequence number on every release*."""
+def test_a_sequence_number_on_every_release(store):
+    """It grows by one, so that a release by number cannot hit a later allocation."""
     add(store)
     before = the_block(store).sequence_number
     delete(store)
@@ -71,19 +71,24 @@ def test_both_families_are_released(store):
     assert [] == findings(store)
 
 
-def test_a_deleted_pool_is_no_obstacle(store):
-    """Nor a disabled one."""
+@pytest.mark.parametrize("what", ["handle", "block", "affinity", "pool", "node", "config"])
+def test_del_never_fails_for_what_is_gone(store, what):
+    """Each record of an attachment's world, and then the DEL a second time."""
+    put_config(store)
     given = add(store)
-    remove(store, f"{keys.POOLS}pool1")
-    assert given == delete(store)
-    assert [] == findings(store)
-
-
-def test_a_deleted_node_is_no_obstacle(store):
-    """Its records outlive it."""
-    given = add(store)
-    remove(store, f"{keys.NODES}node1")
-    assert given == delete(store)
+    cidr = the_block(store).cidr
+    gone = {
+        "handle": keys.handle_key("net.c1"),
+        "block": keys.block_key(cidr),
+        "affinity": keys.affinity_key("node1", cidr),
+        "pool": f"{keys.POOLS}pool1",
+        "node": f"{keys.NODES}node1",
+        "config": keys.CONFIG,
+    }
+    remove(store, gone[what])
+    assert ([] if what in ("handle", "block") else given) == delete(store)
+    assert [] == delete(store)
+    assert [] == entries(store, keys.HANDLES)
 
 
 def test_another_interface_keeps_its_address(store):

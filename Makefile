@@ -32,7 +32,7 @@ uninstall:  ## take everything away again, but no data
 	@packaging/install.sh uninstall "$(DESTDIR)"
 
 test-unit: venv  ## no root, no network
-	$(PYTEST) tests --cov --cov-report=
+	$(PYTEST) tests --cov=cni_ipam/core --cov-branch --cov-report=
 	$(PY) -m coverage report --include='cni_ipam/core/*' --fail-under=95
 
 test-integration: setup build  ## the bundle, the kernel, real servers; as root

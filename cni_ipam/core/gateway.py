@@ -11,6 +11,7 @@ from cni_ipam.core.address import BITS, Address, Cidr
 
 AUTO = "auto"
 NONE = "none"
+RESERVATION_PREFIX = "cni-ipam-"
 
 
 def gateway_of(pool: Cidr, setting: str | Address) -> Address | None:
@@ -36,7 +37,7 @@ def kept_back(pool: Cidr, setting: str | Address) -> list[Cidr]:
 
 def reservation_name(pool_name: str) -> str:
     """The IPReservation that keeps Calico's own nodes off the addresses kept back."""
-    name = f"cni-ipam-{pool_name}"
+    name = f"{RESERVATION_PREFIX}{pool_name}"
     return name if len(name) <= 253 else name[:253].rstrip("-.")
 
 

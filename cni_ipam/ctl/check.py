@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from cni_ipam.core.check import UNSOUND, Finding, check_block, check_datastore
+from cni_ipam.core.check import LEFTOVER, UNSOUND, Finding, check_block, check_datastore
 from cni_ipam.ctl.survey import survey
 from cni_ipam.datastore import keys
 
@@ -25,7 +25,7 @@ def check(context: typer.Context) -> None:
     _tell_what_there_is(found)
     invalid = find_invalid_blocks(found, session.now)
     print(f"Found {len({finding.where for finding in invalid})} invalid IPAMBlocks.\n")
-    findings = [*invalid, *find_disagreements(found)]
+    findings = [*invalid, *find_disagreements(found), *find_pods_on_kept_back(found)]
     for finding in findings:
         print(f"  {finding}")
     print(f"Check complete; found {len(findings)} problems.")
@@ -58,6 +58,21 @@ def find_disagreements(found: Survey) -> list[Finding]:
     if any(fault.key.startswith(_ADDRESSES) for fault in found.faults):
         return broken
     return broken + check_datastore(found.blocks, found.affinities, found.handles)
+
+
+def find_pods_on_kept_back(found: Survey) -> list[Finding]:
+    """Who has an address that a pool with a gateway keeps back: a peer gave it before we did.
+
+    Such a pod works, but nothing is routed right for a pod that has its node's gateway address."""
+    findings = []
+    for block in found.blocks:
+        for ordinal, owner in block.allocated():
+            address = block.cidr.address(ordinal)
+            if found.kept_back.contains(address):
+                who = f"pod {owner.get('namespace')}/{owner.get('pod')}, handle {owner.handle}"
+                text = f"is kept back by its pool, but held by {who}; make the pod anew"
+                findings.append(Finding(LEFTOVER, str(address), text))
+    return findings
 
 
 def _tell_what_there_is(found: Survey) -> None:

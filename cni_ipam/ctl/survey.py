@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from cni_ipam.core.config import IpamConfig
+from cni_ipam.core.gateway import RESERVATION_PREFIX
 from cni_ipam.core.reservation import Reservations
 from cni_ipam.datastore import codec, keys
 from cni_ipam.datastore.port import Range
@@ -25,7 +26,8 @@ T = TypeVar("T")
 
 @dataclass
 class Survey:
-    """The records; `faults` are those that could not be understood."""
+    """The records; `kept_back` is what pools with a gateway never give, as far as our reservations
+    tell, `faults` are the records that could not be understood."""
 
     pools: list[Pool]
     blocks: list[Block]
@@ -33,6 +35,7 @@ class Survey:
     affinities: list[Affinity]
     handles: list[Handle]
     config: IpamConfig
+    kept_back: Reservations
     faults: list[CorruptRecord] = field(default_factory=list)
 
 
@@ -53,11 +56,14 @@ def survey(store: Datastore) -> Survey:
     # Under the hosts lie also markers of long ago, which name no block.
     affinities = [entry for entry in (*hosts, *virtual) if keys.find_affinity(entry.key)]
     reserved = decode_all(codec.decode_reservation, reservations, faults)
+    ours = [e for e in reservations if keys.last_part(e.key).startswith(RESERVATION_PREFIX)]
+    held = decode_all(codec.decode_reservation, ours, [])
     configs = decode_all(codec.decode_config, config, faults)
     return Survey(
         pools=decode_all(codec.decode_pool, pools, faults),
         blocks=decode_all(codec.decode_block, blocks, faults),
         reservations=Reservations().plus([cidr for cidrs in reserved for cidr in cidrs]),
+        kept_back=Reservations().plus([cidr for cidrs in held for cidr in cidrs]),
         affinities=decode_all(codec.decode_affinity, affinities, faults),
         handles=decode_all(codec.decode_handle, handles, faults),
         config=configs[0] if configs else IpamConfig(),

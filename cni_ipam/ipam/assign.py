@@ -26,7 +26,7 @@ from cni_ipam.core.moment import go_time
 from cni_ipam.core.pool import PoolRequest, choose_pools, find_pool
 from cni_ipam.datastore import keys
 from cni_ipam.datastore.port import ABSENT
-from cni_ipam.errors import AllocationError, DatastoreUnavailable
+from cni_ipam.errors import AllocationError, DatastoreUnavailable, FamilyMissing
 from cni_ipam.ipam import affinity as claims
 from cni_ipam.ipam import fixed, pools
 from cni_ipam.ipam.draft import Draft
@@ -100,11 +100,25 @@ class Attempt:
         )
         for address in self.wish.fixed:
             fixed.assign_fixed(self, address)
-        for version, count in self.wish.counts.items():
-            self._assign_family(version, count)
+        self._assign_families()
         self._finish()
         messages = {version: tuple(texts) for version, texts in self.messages.items()}
         return Outcome(tuple(self.assigned), messages, tuple(self.view.faults))
+
+    def _assign_families(self) -> None:
+        """Both families, or an error: the one family's own, if the other would be refused too."""
+        refused: list[AllocationError] = []
+        for version, count in self.wish.counts.items():
+            try:
+                self._assign_family(version, count)
+            except AllocationError as error:
+                refused.append(error)
+        if refused and len(refused) < len(self.wish.counts):
+            raise FamilyMissing(
+                refused[0].msg, f"{refused[0].details}; the other family is not kept without it"
+            )
+        if refused:
+            raise refused[0]
 
     def _assign_family(self, version: int, count: int) -> None:
         missing = count - self._find_again(version, count)

@@ -250,6 +250,22 @@ def test_check_tells_what_a_crash_left(busy):
     assert "  leftover: gone: counts 1 addresses in 10.0.0.8/29, has 0\n" in result.out
 
 
+def test_check_names_the_pod_that_has_a_gateway_address(busy):
+    """A peer may have given it before the pool had a gateway; no address is in danger."""
+    held = RESERVED.replace("10.0.0.214/31", "10.0.0.9/32")
+    busy.write(Write(keys.RESERVATIONS + "cni-ipam-pool1", held, ABSENT))
+    busy.claim("10.0.0.16/29", count=1, handle="k8s-pod-network.c3", **WHO)
+    held = held.replace("10.0.0.9/32", "10.0.0.16/32")
+    busy.write(Write(keys.RESERVATIONS + "cni-ipam-pool2", held, ABSENT))
+    result = busy.types("ipam", "check")
+    expected = (
+        "  leftover: 10.0.0.16: is kept back by its pool, but held by pod default/web-1, "
+        "handle k8s-pod-network.c3; make the pod anew"
+    )
+    assert [expected] == [line for line in result.out.splitlines() if "kept back" in line]
+    assert 0 == result.status
+
+
 def test_check_finds_a_block_that_contradicts_itself(busy):
     """In Calico's words; its neighbours are not compared with what is missing."""
     block = json.loads(codec.encode_block(new_block(parse_cidr("10.0.0.16/30"), None, NOW)))

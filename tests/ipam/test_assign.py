@@ -12,6 +12,7 @@ from cni_ipam.datastore import codec, keys
 from cni_ipam.errors import (
     BlockLimit,
     DatastoreUnavailable,
+    FamilyMissing,
     NoQualifiedPool,
     PoolExhausted,
     StrictAffinity,
@@ -291,8 +292,14 @@ def test_all_or_none_of_both_families(empty, missing):
     put_pool(empty, "other", {4: "fd00::/120", 6: "10.0.0.0/24"}[missing])
     put_node(empty, "node1")
     error = refusal(empty, counts={4: 1, 6: 1})
-    assert isinstance(error, NoQualifiedPool)
+    assert isinstance(error, FamilyMissing)
     assert f"there is no IPv{missing} pool" in error.details
+
+
+def test_two_missing_families_are_told_by_their_cause(empty):
+    """It is not the other family that is in the way then."""
+    put_node(empty, "node1")
+    assert isinstance(refusal(empty, counts={4: 1, 6: 1}), NoQualifiedPool)
 
 
 def test_an_exhausted_second_family_leaves_nothing_of_the_first(store):

@@ -208,7 +208,9 @@ CHOICES = {
         100, "(10.78.0.0/24) does not exist, or is not enabled", ipam={"ipv4_pools": ["off"]}
     ),
     "a good one and an unknown one": Case(100, "", ipam={"ipv4_pools": ["pool", "nowhere"]}),
-    "no pool of the family": Case(100, "", ipam={"assign_ipv6": "true"}),
+    "no pool of the other family": Case(
+        107, "cannot find a qualified ippool", ipam={"assign_ipv6": "true"}
+    ),
     "no family": Case(7, "both families are switched off", ipam={"assign_ipv4": "false"}),
 }
 

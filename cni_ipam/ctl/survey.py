@@ -13,13 +13,11 @@ from cni_ipam.datastore.port import Range
 from cni_ipam.errors import CorruptRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
     from cni_ipam.core.affinity import Affinity
     from cni_ipam.core.block import Block
     from cni_ipam.core.handle import Handle
     from cni_ipam.core.pool import Pool
-    from cni_ipam.datastore.port import Datastore, Entry
+    from cni_ipam.datastore.port import Datastore
 
 T = TypeVar("T")
 
@@ -55,30 +53,17 @@ def survey(store: Datastore) -> Survey:
     faults: list[CorruptRecord] = []
     # Under the hosts lie also markers of long ago, which name no block.
     affinities = [entry for entry in (*hosts, *virtual) if keys.find_affinity(entry.key)]
-    reserved = decode_all(codec.decode_reservation, reservations, faults)
+    reserved = codec.decode_all(codec.decode_reservation, reservations, faults)
     ours = [e for e in reservations if keys.last_part(e.key).startswith(RESERVATION_PREFIX)]
-    held = decode_all(codec.decode_reservation, ours, [])
-    configs = decode_all(codec.decode_config, config, faults)
+    held = codec.decode_all(codec.decode_reservation, ours, [])
+    configs = codec.decode_all(codec.decode_config, config, faults)
     return Survey(
-        pools=decode_all(codec.decode_pool, pools, faults),
-        blocks=decode_all(codec.decode_block, blocks, faults),
+        pools=codec.decode_all(codec.decode_pool, pools, faults),
+        blocks=codec.decode_all(codec.decode_block, blocks, faults),
         reservations=Reservations().plus([cidr for cidrs in reserved for cidr in cidrs]),
         kept_back=Reservations().plus([cidr for cidrs in held for cidr in cidrs]),
-        affinities=decode_all(codec.decode_affinity, affinities, faults),
-        handles=decode_all(codec.decode_handle, handles, faults),
+        affinities=codec.decode_all(codec.decode_affinity, affinities, faults),
+        handles=codec.decode_all(codec.decode_handle, handles, faults),
         config=configs[0] if configs else IpamConfig(),
         faults=faults,
     )
-
-
-def decode_all(
-    decode: Callable[[Entry], T], entries: Iterable[Entry], faults: list[CorruptRecord]
-) -> list[T]:
-    """The records that can be understood; the others are added to `faults`."""
-    decoded = []
-    for entry in entries:
-        try:
-            decoded.append(decode(entry))
-        except CorruptRecord as fault:
-            faults.append(fault)
-    return decoded

@@ -22,12 +22,13 @@ from cni_ipam.lean import json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any, TypeVar
 
     from cni_ipam.datastore.port import Entry
 
     Document = dict[str, Any]
+    T = TypeVar("T")
 
 API_VERSION = "projectcalico.org/v3"
 
@@ -238,6 +239,19 @@ def is_ready(entry: Entry | None) -> bool:
         return _take(_take(document, "spec", dict, {}), "datastoreReady", bool, True) is True
     except ValueError as error:
         raise CorruptRecord(keys.CLUSTER_INFORMATION, f"cannot be read: {error}") from None
+
+
+def decode_all(
+    decode: Callable[[Entry], T], entries: Iterable[Entry], faults: list[CorruptRecord]
+) -> list[T]:
+    """The records that can be understood; the others are added to `faults`."""
+    decoded = []
+    for entry in entries:
+        try:
+            decoded.append(decode(entry))
+        except CorruptRecord as fault:
+            faults.append(fault)
+    return decoded
 
 
 def new_metadata(kind: str, name: str, now: int, seed: bytes) -> Document:

@@ -10,7 +10,7 @@ from cni_ipam.lean.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
     from typing import TypeVar
 
     from cni_ipam.core.address import Cidr
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cni_ipam.core.config import IpamConfig
     from cni_ipam.core.handle import Handle
     from cni_ipam.core.pool import Pool
-    from cni_ipam.datastore.port import Datastore, Entry
+    from cni_ipam.datastore.port import Datastore
 
     T = TypeVar("T")
 
@@ -69,26 +69,30 @@ def read_view(
     affinities = [e for entries in others[: len(affinity_ranges)] for e in entries]
     handles = [e for entries in others[len(affinity_ranges) :] for e in entries]
     reserved = Reservations().plus(
-        [c for cidrs in _decode(codec.decode_reservation, reservations, faults) for c in cidrs]
+        [
+            c
+            for cidrs in codec.decode_all(codec.decode_reservation, reservations, faults)
+            for c in cidrs
+        ]
     )
-    labels = _decode(codec.decode_labels, node, faults)
+    labels = codec.decode_all(codec.decode_labels, node, faults)
     return View(
-        pools=_decode(codec.decode_pool, pools, faults),
+        pools=codec.decode_all(codec.decode_pool, pools, faults),
         reservations=reserved,
         reservation_names=frozenset([keys.last_part(entry.key) for entry in reservations]),
         config=codec.decode_config(config[0] if config else None),
         node_labels=labels[0] if labels else None,
-        is_ready=all(_decode(codec.is_ready, cluster, faults)),
+        is_ready=all(codec.decode_all(codec.is_ready, cluster, faults)),
         made_default_pools=frozenset([keys.last_part(entry.key) for entry in made]),
         affinities={
             affinity.cidr: (affinity, entry.revision)
             for entry in affinities
-            for affinity in _decode(codec.decode_affinity, [entry], faults)
+            for affinity in codec.decode_all(codec.decode_affinity, [entry], faults)
         },
         handles={
             handle.id: (handle, entry.revision)
             for entry in handles
-            for handle in _decode(codec.decode_handle, [entry], faults)
+            for handle in codec.decode_all(codec.decode_handle, [entry], faults)
         },
         faults=faults,
     )
@@ -104,17 +108,5 @@ def read_blocks(
     return {
         block.cidr: (block, entry.revision)
         for entry in found
-        for block in _decode(codec.decode_block, [entry], faults)
+        for block in codec.decode_all(codec.decode_block, [entry], faults)
     }
-
-
-def _decode(
-    decode: Callable[[Entry], T], entries: Iterable[Entry], faults: list[CorruptRecord]
-) -> list[T]:
-    decoded = []
-    for entry in entries:
-        try:
-            decoded.append(decode(entry))
-        except CorruptRecord as fault:
-            faults.append(fault)
-    return decoded

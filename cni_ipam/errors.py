@@ -31,7 +31,10 @@
     └── OperatorError               ipamctl alone: refused objects, missing or existing ones
         ├── ValidationError
         ├── NotFound
-        └── AlreadyExists
+        ├── AlreadyExists
+        ├── UpdateConflict          the record is not the one that the request is about
+        ├── NotEmpty                a block that must be empty is not
+        └── CoolingDown             the address rests after its release
     Conflict                        a lost swap: read again and decide anew; never on the wire
 
 Three classes of cause: retry (Conflict), tell (all of the others), and nothing is swallowed.
@@ -234,3 +237,15 @@ class NotFound(OperatorError):
 
 class AlreadyExists(OperatorError):
     """The object exists already."""
+
+
+class UpdateConflict(OperatorError):
+    """The record is not as the request knows it: handle, sequence number or owner differ."""
+
+
+class NotEmpty(OperatorError):
+    """A block that must be empty has addresses in use."""
+
+
+class CoolingDown(OperatorError):
+    """The address was released and rests until its cooldown is over."""

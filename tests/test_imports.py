@@ -36,7 +36,7 @@ ipam.view lean.sqlite
 """
 ADD = f"""{WITH_STORE}
 core.gateway core.walk
-ipam.affinity ipam.assign ipam.draft ipam.fixed ipam.pools ipam.retry ipam.wish
+ipam.assign ipam.claim ipam.draft ipam.fixed ipam.pools ipam.retry ipam.wish
 plugin.add plugin.recorded
 """
 DEL = f"""{WITH_STORE}
@@ -50,7 +50,7 @@ EXPECTED = {
     "CHECK": f"{WITH_STORE} cni.result plugin.check plugin.recorded",
     "DEL": DEL,
     "GC": f"{DEL} ipam.collect plugin.gc",
-    "STATUS": f"{WITH_STORE} core.gateway core.utilization ipam.borrow ipam.wish plugin.status",
+    "STATUS": f"{WITH_STORE} core.gateway core.utilization plugin.status",
 }
 
 

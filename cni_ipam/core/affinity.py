@@ -47,6 +47,12 @@ class Affinity:
         return self.state in (CONFIRMED, "")
 
 
+def parse_owner(text: str) -> tuple[str, str]:
+    """Kind and host of a block's affinity text; an unknown form has an empty kind."""
+    kind, colon, host = text.partition(":")
+    return (kind, host) if colon else ("", text)
+
+
 def owner_of(host: str) -> str:
     """The affinity text of blocks that `host` owns."""
     return f"host:{host}"

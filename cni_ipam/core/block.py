@@ -39,10 +39,12 @@ WINDOWS_RESERVED_HANDLE = "windows-reserved-ipam-handle"
 
 @record
 class Attribute:
-    """Who owns an address: the handle and Calico's "active owner" attributes."""
+    """Who owns an address: the handle, Calico's "active owner" attributes (`secondary`), and those
+    of an `alternate` owner, to whom a virtual machine moves with its addresses."""
 
     handle_id: str | None = None
     secondary: dict[str, str] | None = None
+    alternate: dict[str, str] | None = None
     released_at: str | None = None
     extra: dict[str, object] | None = None
 
@@ -187,6 +189,18 @@ class Block:
             },
         )
 
+    def with_owner(self, ordinal: int, owner: Attribute) -> Block:
+        """The same block with `owner` in the place of who has `ordinal`, and with it
+        all other addresses that were given to them in the same call."""
+        changed = self.allocations[ordinal]
+        return replace(
+            self,
+            attributes=tuple(
+                [owner if index == changed else kept for index, kept in enumerate(self.attributes)]
+            ),
+            sequence_number=self.sequence_number + 1,
+        )
+
     def disown(self) -> Block:
         """The same block without owner: its addresses live on until they are released."""
         return replace(
@@ -198,10 +212,15 @@ class Block:
         return replace(self, sequence_number=self.sequence_number + 1)
 
 
-def new_block(cidr: Cidr, affinity: str | None, now: int) -> Block:
+def new_block(
+    cidr: Cidr, affinity: str | None, now: int, host_reserved: tuple[int, int] = (0, 0)
+) -> Block:
     """An empty block, claimed now. Its first sequence number is the clock's nanoseconds, so
-    that a block which is deleted and made again never repeats a number."""
-    return Block(
+    that a block which is deleted and made again never repeats a number.
+
+    `host_reserved` says how many addresses at its start and at its end the host keeps for itself
+    (Windows does); they are allocated from the beginning."""
+    block = Block(
         cidr=cidr,
         affinity=affinity,
         claim_time=None if affinity is None else rfc3339(now),
@@ -210,6 +229,16 @@ def new_block(cidr: Cidr, affinity: str | None, now: int) -> Block:
         attributes=(),
         sequence_number=now,
         allocation_sequence={},
+    )
+    first, last = host_reserved
+    kept = [o for o in range(cidr.size) if o < first or o >= cidr.size - last]
+    if not kept:
+        return block
+    return replace(
+        block,
+        allocations=tuple([0 if o in kept else None for o in range(cidr.size)]),
+        unallocated=tuple([o for o in range(cidr.size) if o not in kept]),
+        attributes=(Attribute(WINDOWS_RESERVED_HANDLE, {"note": "windows host rsvd"}),),
     )
 
 

@@ -9,7 +9,7 @@ the namespace. Asking for it overrides the selectors and the assignment mode, no
 from __future__ import annotations
 
 from cni_ipam.core.address import BITS, Address, Cidr, parse_cidr
-from cni_ipam.errors import NetconfError, NoQualifiedPool
+from cni_ipam.errors import NetconfError, NoQualifiedPool, ValidationError
 from cni_ipam.lean.record import record
 
 TYPE_CHECKING = False
@@ -70,6 +70,15 @@ class PoolRequest:
     node: str = ""
     node_labels: Mapping[str, str] | None = None
     namespace_labels: Mapping[str, str] | None = None
+    host_reserved: int = 0
+
+    def why_not_served(self, pool: Pool) -> str:
+        """The reason for which `pool` cannot serve this request however it was chosen, or an empty
+        text: a block must hold more than what its host keeps for itself."""
+        longest = BITS[self.version] - self.host_reserved.bit_length()
+        if self.host_reserved and pool.block_size > longest:
+            return f"blockSize {pool.block_size} leaves no room beside the host's own addresses"
+        return pool.why_not_enabled()
 
 
 def find_pool(pools: Iterable[Pool], address: Address) -> Pool | None:
@@ -81,9 +90,16 @@ def find_pool(pools: Iterable[Pool], address: Address) -> Pool | None:
 
 
 def choose_pools(pools: Sequence[Pool], request: PoolRequest) -> list[Pool]:
-    """The pools that `request` may use, in order. Raises NoQualifiedPool, NetconfError."""
+    """The pools that `request` may use, in order.
+
+    Raises NoQualifiedPool, NetconfError, and ValidationError if it does not say what for."""
+    if not request.use:
+        raise ValidationError(
+            "must specify the intended use when assigning an IP",
+            "a use is one of Workload, Tunnel and LoadBalancer",
+        )
     family = [pool for pool in pools if pool.cidr.version == request.version]
-    enabled = [pool for pool in family if pool.is_enabled]
+    enabled = [pool for pool in family if not request.why_not_served(pool)]
     if request.requested:
         chosen = [_requested(text, pools, enabled, request) for text in request.requested]
     elif not enabled:
@@ -159,7 +175,7 @@ def _explain(family: Sequence[Pool], request: PoolRequest) -> str:
     """One clause for each pool of the family: why it was not used."""
     clauses = []
     for pool in family:
-        reason = pool.why_not_enabled()
+        reason = request.why_not_served(pool)
         if not reason and not request.requested:
             reason = _why_not_selected(pool, request)
         if not reason and request.use not in pool.allowed_uses:

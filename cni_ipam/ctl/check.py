@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from cni_ipam.core.check import LEFTOVER, UNSOUND, Finding, check_block, check_datastore
+from cni_ipam.core.config import find_config_problems
 from cni_ipam.ctl.survey import survey
 from cni_ipam.datastore import keys
 
@@ -25,7 +26,12 @@ def check(context: typer.Context) -> None:
     _tell_what_there_is(found)
     invalid = find_invalid_blocks(found, session.now)
     print(f"Found {len({finding.where for finding in invalid})} invalid IPAMBlocks.\n")
-    findings = [*invalid, *find_disagreements(found), *find_pods_on_kept_back(found)]
+    findings = [
+        *invalid,
+        *find_disagreements(found),
+        *find_pods_on_kept_back(found),
+        *find_wrong_settings(found),
+    ]
     for finding in findings:
         print(f"  {finding}")
     print(f"Check complete; found {len(findings)} problems.")
@@ -73,6 +79,14 @@ def find_pods_on_kept_back(found: Survey) -> list[Finding]:
                 text = f"is kept back by its pool, but held by {who}; make the pod anew"
                 findings.append(Finding(LEFTOVER, str(address), text))
     return findings
+
+
+def find_wrong_settings(found: Survey) -> list[Finding]:
+    """The rules that the settings break: somebody wrote them past ipamctl and calicoctl."""
+    return [
+        Finding(LEFTOVER, "IPAMConfiguration(default)", f"{problem}; see `ipamctl ipam configure`")
+        for problem in find_config_problems(found.config)
+    ]
 
 
 def _tell_what_there_is(found: Survey) -> None:

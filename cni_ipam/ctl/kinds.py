@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cni_ipam.core.config import (
+    LIMIT_NEEDS_STRICT,
+    LONGEST_COOLDOWN_SECONDS,
+    NO_BLOCK_FOR_ANYBODY,
+    PERSISTENCE,
+)
 from cni_ipam.core.names import FieldError, check_fields, check_metadata, check_shape
 
 if TYPE_CHECKING:
@@ -14,7 +20,6 @@ if TYPE_CHECKING:
 
 DEFAULT_AS_NUMBER = 64512
 LONGEST_LIST_SHOWN = 80
-LONGEST_COOLDOWN_SECONDS = 1200
 
 NODE_TYPES: dict[str, type] = {
     "bgp": dict,
@@ -79,22 +84,18 @@ def check_config(resource: Resource) -> list[FieldError]:
             FieldError("spec.ipCooldownSeconds", str(cooldown), "must be between 0 and 1200"),
         ),
         (
-            persistence not in ("Enabled", "Disabled"),
+            persistence not in PERSISTENCE,
             FieldError(
                 "spec.kubeVirtVMAddressPersistence", None, 'supported values: "Enabled", "Disabled"'
             ),
         ),
         (
             not spec["strictAffinity"] and not spec["autoAllocateBlocks"],
-            FieldError(
-                "spec",
-                None,
-                "Cannot disable 'StrictAffinity' and 'AutoAllocateBlocks' at the same time",
-            ),
+            FieldError("spec", None, NO_BLOCK_FOR_ANYBODY),
         ),
         (
             most > 0 and not spec["strictAffinity"],
-            FieldError("spec", None, "MaxBlocksPerHost requires StrictAffinity to be enabled"),
+            FieldError("spec", None, LIMIT_NEEDS_STRICT),
         ),
     )
     return [error for broken, error in rules if broken]

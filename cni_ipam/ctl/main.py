@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cni_ipam.ctl import check, cluster, crud, label, release, show
+from cni_ipam.ctl import check, cluster, configure, crud, label, release, show
 from cni_ipam.ctl.locate import Wishes
 from cni_ipam.ctl.session import Session
 from cni_ipam.errors import CniIpamError, Conflict
@@ -123,7 +123,9 @@ def _application(environ: Mapping[str, str]) -> typer.Typer:
     application.command()(label.label)
     application.command()(cluster.version)
     application.add_typer(
-        _group(show.show, check.check, release.release), name="ipam", help="Addresses."
+        _group(show.show, check.check, release.release, configure.configure),
+        name="ipam",
+        help="Addresses.",
     )
     datastore = _group(cluster.lock, cluster.unlock, cluster.upgrade)
     datastore.add_typer(

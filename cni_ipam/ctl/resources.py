@@ -54,11 +54,6 @@ _POOL_ORDER = (
     *("cidr", "vxlanMode", "ipipMode", "natOutgoing", "disabled", "disableBGPExport", "blockSize"),
     *("nodeSelector", "namespaceSelector", "allowedUses", "assignmentMode"),
 )
-# IPAMConfiguration is kept where the allocation engine reads it: its own spelling, no metadata.
-_CONFIG_SPELLINGS = {
-    "strictAffinity": "strict_affinity",
-    "autoAllocateBlocks": "auto_allocate_blocks",
-}
 
 
 @dataclass(frozen=True)
@@ -172,7 +167,9 @@ class ConfigKind(Kind):
     def decode(self, entry: Entry) -> Resource:
         """See Kind."""
         stored = codec.decode_document(entry)
-        spec = {field: stored.get(_CONFIG_SPELLINGS.get(field, field)) for field in CONFIG_TYPES}
+        spec = {
+            field: stored.get(codec.CONFIG_SPELLINGS.get(field, field)) for field in CONFIG_TYPES
+        }
         # Calico leaves out what is false, so here an absent field is not the default.
         spec["autoAllocateBlocks"] = bool(spec["autoAllocateBlocks"])
         spec["strictAffinity"] = bool(spec["strictAffinity"])
@@ -182,7 +179,7 @@ class ConfigKind(Kind):
     def encode(self, resource: Resource) -> str:
         """See Kind."""
         spec = self.arrange(resource)["spec"]
-        return json.dumps({_CONFIG_SPELLINGS.get(k, k): v for k, v in spec.items() if v})
+        return json.dumps({codec.CONFIG_SPELLINGS.get(k, k): v for k, v in spec.items() if v})
 
 
 def _arrange(fields: Resource, order: Iterable[str], always: tuple[str, ...]) -> Resource:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cni_ipam.core.address import Cidr, parse_address
-from cni_ipam.core.pool import find_pool
+from cni_ipam.core.config import find_config_problems
 from cni_ipam.core.utilization import measure
 from cni_ipam.ctl.kinds import show_value
 from cni_ipam.ctl.output import format_box
-from cni_ipam.ctl.resources import get_kind
 from cni_ipam.ctl.survey import survey
-from cni_ipam.datastore.port import Range
-from cni_ipam.errors import OperatorError
+from cni_ipam.errors import NotFound
+from cni_ipam.ipam.query import find_owner
+from cni_ipam.ipam.settings import read_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cni_ipam.core.reservation import Reservations
     from cni_ipam.ctl.session import Session
     from cni_ipam.ctl.survey import Survey
+    from cni_ipam.datastore.port import Datastore
 
 _USAGE = ("GROUPING", "CIDR", "IPS TOTAL", "IPS IN USE", "IPS RESERVED", "IPS FREE")
 _BORROWED = ("IP", "BORROWING-NODE", "BLOCK", "BLOCK OWNER", "TYPE", "ALLOCATED-TO")
@@ -46,7 +47,7 @@ def show(
     session: Session = context.obj
     if ip is not None:
         address = read_address(ip)
-        sys.stdout.write(describe_address(survey(session.store), address, session.now))
+        sys.stdout.write(describe_address(session.store, address, session.now))
     elif show_configuration and not (show_blocks or show_borrowed):
         sys.stdout.write(_describe_configuration(session))
     else:
@@ -68,22 +69,20 @@ def read_address(text: str) -> Address:
         raise typer.Exit(1) from None
 
 
-def describe_address(found: Survey, address: Address, now: int) -> str:
-    """Who has an address of an enabled pool. Raises OperatorError for one that is cooling, and
+def describe_address(store: Datastore, address: Address, now: int) -> str:
+    """Who has an address of an enabled pool. Raises CoolingDown for one that is cooling, and
     CorruptRecord if its block cannot be understood."""
-    owner = _find_owner(found, address, now)
-    if owner is None:
-        return f"{address} is not assigned\n"
-    if owner.released_at is not None:
-        raise OperatorError(f"address {address} is in cooldown")
+    try:
+        owner = find_owner(store, address, now)
+    except NotFound as error:
+        return f"{error}\n"
     lines = [f"IP {address} is in use", f"Handle ID: {owner.handle_id or '<none>'}"]
     if owner.secondary:
         lines += ["Active Owner Attributes:", *_pairs(owner.secondary)]
     else:
         lines.append("No Active Owner attributes defined")
-    alternate = (owner.extra or {}).get("alternateOwnerAttrs")
-    if isinstance(alternate, dict) and alternate:
-        lines += ["Alternate Owner Attributes:", *_pairs(alternate)]
+    if owner.alternate:
+        lines += ["Alternate Owner Attributes:", *_pairs(owner.alternate)]
     return "\n".join(lines) + "\n"
 
 
@@ -124,21 +123,6 @@ def describe_borrowed(found: Survey) -> str:
     return text
 
 
-def _find_owner(found: Survey, address: Address, now: int) -> Attribute | None:
-    pool = find_pool([pool for pool in found.pools if pool.is_enabled], address)
-    if pool is None:
-        return None
-    cidr = pool.block_of(address)
-    for fault in found.faults:
-        if fault.key.endswith("/" + str(cidr).replace("/", "-", 1)):
-            raise fault
-    for block in found.blocks:
-        if block.cidr == cidr:
-            rested = block.collect(now, found.config.cooldown_seconds)
-            return rested.attribute_of(rested.ordinal_of(address))
-    return None
-
-
 def _pairs(attributes: dict[str, str]) -> Iterator[str]:
     return (f"  {key}: {value}" for key, value in sorted(attributes.items()))
 
@@ -168,14 +152,14 @@ def _holder(owner: Attribute) -> tuple[str, str]:
 
 
 def _describe_configuration(session: Session) -> str:
-    kind = get_kind("ipamconfig")
-    entries = session.store.read([Range(kind.key("default"))])[0]
-    spec = kind.decode(entries[0])["spec"] if entries else {"autoAllocateBlocks": True}
+    config = read_config(session.store)
+    for problem in find_config_problems(config):
+        print(f"these settings break a rule: {problem}", file=sys.stderr)
     values = (
-        ("StrictAffinity", spec.get("strictAffinity", False)),
-        ("AutoAllocateBlocks", spec["autoAllocateBlocks"]),
-        ("MaxBlocksPerHost", spec.get("maxBlocksPerHost", 0)),
-        ("KubeVirtVMAddressPersistence", spec.get("kubeVirtVMAddressPersistence", "Enabled")),
-        ("IPCooldownSeconds", spec.get("ipCooldownSeconds", 0)),
+        ("StrictAffinity", config.strict_affinity),
+        ("AutoAllocateBlocks", config.auto_allocate_blocks),
+        ("MaxBlocksPerHost", config.max_blocks_per_host),
+        ("KubeVirtVMAddressPersistence", config.vm_persistence or "Enabled"),
+        ("IPCooldownSeconds", config.cooldown_seconds),
     )
     return format_box(("PROPERTY", "VALUE"), [[name, show_value(value)] for name, value in values])

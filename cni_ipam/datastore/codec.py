@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 API_VERSION = "projectcalico.org/v3"
+# How fields of IPAMConfiguration are spelled under the settings' key, where that differs.
+CONFIG_SPELLINGS = {
+    "strictAffinity": "strict_affinity",
+    "autoAllocateBlocks": "auto_allocate_blocks",
+}
 
 
 def decode_document(entry: Entry) -> Document:
@@ -117,6 +122,7 @@ def _attribute(found: Document) -> Attribute:
     return Attribute(
         handle_id=_take(fields, "handle_id", str, None),
         secondary=_take_texts(fields, "secondary"),
+        alternate=_take_texts(fields, "alternateOwnerAttrs"),
         released_at=_take(fields, "releasedAt", str, None),
         extra=fields or None,
     )
@@ -128,10 +134,11 @@ def _encode_attribute(attribute: Attribute) -> Document:
         fields["handle_id"] = attribute.handle_id
     if attribute.secondary:
         fields["secondary"] = dict(sorted(attribute.secondary.items()))
-    fields.update(attribute.extra or {})
+    if attribute.alternate:
+        fields["alternateOwnerAttrs"] = dict(sorted(attribute.alternate.items()))
     if attribute.released_at is not None:
         fields["releasedAt"] = attribute.released_at
-    return fields
+    return {**fields, **(attribute.extra or {})}
 
 
 def decode_affinity(entry: Entry) -> Affinity:
@@ -181,9 +188,24 @@ def decode_config(entry: Entry | None) -> IpamConfig:
             auto_allocate_blocks=_take(fields, "auto_allocate_blocks", bool, False),
             max_blocks_per_host=_take(fields, "maxBlocksPerHost", int, 0),
             cooldown_seconds=_take(fields, "ipCooldownSeconds", int, 0),
+            vm_persistence=_take(fields, "kubeVirtVMAddressPersistence", str, ""),
+            extra=_extra(fields),
         )
     except ValueError as error:
         raise _corrupt(entry, f"is not an IPAMConfig: {error}") from None
+
+
+def encode_config(config: IpamConfig) -> str:
+    """The value of the settings' key. As Calico, it leaves out what is false, 0 or empty:
+    that is unambiguous, since whoever reads takes an absent field for just that."""
+    fields: Document = {
+        "strict_affinity": config.strict_affinity,
+        "auto_allocate_blocks": config.auto_allocate_blocks,
+        "maxBlocksPerHost": config.max_blocks_per_host,
+        "kubeVirtVMAddressPersistence": config.vm_persistence,
+        "ipCooldownSeconds": config.cooldown_seconds,
+    }
+    return json.dumps({**{k: v for k, v in fields.items() if v}, **(config.extra or {})})
 
 
 def decode_pool(entry: Entry) -> Pool:

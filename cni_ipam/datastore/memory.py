@@ -7,6 +7,7 @@ applied one by one in the given order, and a Conflict leaves those before it in 
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left, insort
 
 from cni_ipam.datastore.port import ABSENT, SAME, Entry, Range, Write, collapse
 from cni_ipam.errors import Conflict
@@ -22,6 +23,7 @@ class MemoryDatastore:
     def __init__(self, *, atomic: bool = True) -> None:
         self.atomic = atomic
         self._entries: dict[str, Entry] = {}
+        self._keys: list[str] = []  # sorted
         self._revision = 0
         self._history: list[Entry | str] = []
         self._changed = threading.Condition()
@@ -34,14 +36,14 @@ class MemoryDatastore:
 
     def pages(self, prefix: str, size: int) -> Iterator[list[Entry]]:
         """See the port: each page is of its own moment."""
-        last = ""
+        beginning = prefix
         while True:
             with self._changed:
-                later = [e for e in self._select(Range(prefix, prefix=True)) if e.key > last]
-            if not later:
+                page = [self._entries[key] for key in self._find_keys(prefix, beginning, size)]
+            if not page:
                 return
-            yield later[:size]
-            last = later[:size][-1].key
+            yield page
+            beginning = page[-1].key + "\0"
 
     def commit(self, writes: Iterable[Write]) -> None:
         """See the port: all or nothing, or in the given order if not `atomic`."""
@@ -73,9 +75,27 @@ class MemoryDatastore:
             self._closed = True
             self._changed.notify_all()
 
+    def copy(self) -> MemoryDatastore:
+        """Another datastore with the same content and revisions, for what may never happen."""
+        with self._changed:
+            other = MemoryDatastore(atomic=self.atomic)
+            other._entries = dict(self._entries)
+            other._keys = list(self._keys)
+            other._revision = self._revision
+            return other
+
+    def _find_keys(self, prefix: str, beginning: str, size: int | None = None) -> list[str]:
+        """The keys from `beginning` on that have the prefix, at most `size`."""
+        first = bisect_left(self._keys, beginning)
+        # Behind them all, for any key in practice; the loop is for the rest.
+        last = bisect_left(self._keys, prefix + "\U0010ffff", first)
+        while last < len(self._keys) and self._keys[last].startswith(prefix):
+            last += 1
+        return self._keys[first : last if size is None else min(last, first + size)]
+
     def _select(self, wanted: Range) -> list[Entry]:
         if wanted.prefix:
-            keys = sorted(key for key in self._entries if key.startswith(wanted.key))
+            keys = self._find_keys(wanted.key, wanted.key)
         else:
             keys = [wanted.key] if wanted.key in self._entries else []
         entries = [self._entries[key] for key in keys]
@@ -92,9 +112,12 @@ class MemoryDatastore:
     def _apply(self, write: Write) -> None:
         if write.value is not None:
             entry = Entry(write.key, write.value, self._revision)
+            if write.key not in self._entries:
+                insort(self._keys, write.key)
             self._entries[write.key] = entry
             self._history.append(entry)
         elif self._entries.pop(write.key, None):
+            del self._keys[bisect_left(self._keys, write.key)]
             self._history.append(write.key)
 
     def _follow(self, prefix: str, seen: int) -> Iterator[Entry | str]:

@@ -18,7 +18,6 @@ and *pending is absent*: an affinity is confirmed only after its block names the
 
 from __future__ import annotations
 
-from cni_ipam.core.affinity import owner_of
 from cni_ipam.core.block import Attribute
 from cni_ipam.core.gateway import kept_back
 from cni_ipam.core.handle import Handle
@@ -26,9 +25,8 @@ from cni_ipam.core.moment import go_time
 from cni_ipam.core.pool import PoolRequest, choose_pools, find_pool
 from cni_ipam.datastore import keys
 from cni_ipam.datastore.port import ABSENT
-from cni_ipam.errors import AllocationError, DatastoreUnavailable, FamilyMissing
-from cni_ipam.ipam import affinity as claims
-from cni_ipam.ipam import fixed, pools
+from cni_ipam.errors import AllocationError, BlockLimit, DatastoreUnavailable, FamilyMissing
+from cni_ipam.ipam import claim, fixed, pools
 from cni_ipam.ipam.draft import Draft
 from cni_ipam.ipam.retry import retry
 from cni_ipam.ipam.view import read_blocks, read_view
@@ -68,7 +66,7 @@ def _read_view(store: Datastore, wish: Wish) -> View:
 
 
 def _read_required(store: Datastore, wish: Wish) -> View:
-    view = read_view(store, wish.host, wish.versions, [wish.handle])
+    view = read_view(store, wish.host, wish.versions, [wish.handle], wish.kind)
     # Node and handle would be written as new ones, which the datastore refuses each time.
     view.require(keys.NODES + wish.host, keys.handle_key(wish.handle))
     if wish.heeds_ready:
@@ -100,10 +98,48 @@ class Attempt:
         )
         for address in self.wish.fixed:
             fixed.assign_fixed(self, address)
-        self._assign_families()
+        error = None
+        if self.wish.whole:
+            self._assign_families()
+        else:
+            error = self._assign_part()
         self._finish()
         messages = {version: tuple(texts) for version, texts in self.messages.items()}
-        return Outcome(tuple(self.assigned), messages, tuple(self.view.faults))
+        return Outcome(tuple(self.assigned), messages, tuple(self.view.faults), error)
+
+    def ensure(self) -> Cidr:
+        """The block of `ensure_block`."""
+        version = min(self.wish.counts)
+        self.blocks = read_blocks(self.store, self.view.affinities, self.view.faults)
+        chosen = choose_pools(self.view.pools, self._pool_request(version))
+        reserved = self.reservations(chosen)
+        for cidr, (block, _) in self.blocks.items():
+            is_own = block.affinity == self.wish.affinity
+            if (
+                is_own
+                and any(pool.cidr.covers(cidr) for pool in chosen)
+                and _has_room(block, reserved)
+            ):
+                return cidr
+        claim.require_claims(self, chosen)
+        for cidr in claim.find_unclaimed(self, chosen, reserved):
+            claim.claim_empty(self, cidr)
+            if _has_room(self.blocks[cidr][0], reserved):
+                self.store.commit(self.draft.writes())
+                return cidr
+        raise shortfall(self, version, 1, 1, chosen)
+
+    def _assign_part(self) -> AllocationError | None:
+        """What there is; the error that ended a family early, with which the next is not tried."""
+        for version, count in self.wish.counts.items():
+            had = len(self.assigned)
+            try:
+                self._assign_family(version, count)
+            except AllocationError as error:
+                if len(self.assigned) == had and not isinstance(error, BlockLimit):
+                    raise
+                return error
+        return None
 
     def _assign_families(self) -> None:
         """Both families, or an error: the one family's own, if the other would be refused too."""
@@ -133,13 +169,14 @@ class Attempt:
     def _assign_missing(self, version: int, count: int, missing: int) -> None:
         chosen = choose_pools(self.view.pools, self._pool_request(version))
         pools.reserve_kept_back(self, chosen)
-        missing -= claims.assign_from_own(self, chosen, missing)
+        claim.give_up_unselected(self, version, chosen)
+        missing -= claim.assign_from_own(self, chosen, missing)
         if missing:
-            missing -= claims.assign_from_claimed(self, chosen, missing)
+            missing -= claim.assign_from_claimed(self, chosen, missing)
         if missing:
-            from cni_ipam.ipam.borrow import assign_borrowed
+            from cni_ipam.ipam.borrow import assign_from_others
 
-            missing -= assign_borrowed(self, chosen, missing)
+            missing -= assign_from_others(self, chosen, missing)
         if missing and self.wish.whole:
             raise shortfall(self, version, count, missing, chosen)
 
@@ -155,7 +192,7 @@ class Attempt:
         for cidr, (block, _) in self.blocks.items():
             if cidr.version != version:
                 continue
-            for ordinal in block.find_ordinals(self.wish.is_mine):
+            for ordinal in block.find_ordinals(self.wish.answers_again):
                 known = block.cidr.address(ordinal) in [a.address for a in self.assigned]
                 if not known and len(self._of_family(version)) < count:
                     self.answer(block, ordinal)
@@ -165,7 +202,7 @@ class Attempt:
         return [a for a in self.assigned if a.address.version == version and not a.is_fixed]
 
     def _pool_request(self, version: int) -> PoolRequest:
-        if self.view.node_labels is None and not self.wish.makes_node:
+        if self.view.node_labels is None and not self.wish.makes_node and self.wish.kind == "host":
             raise pools.missing_node(self.wish.host)
         return PoolRequest(
             version=version,
@@ -207,7 +244,7 @@ class Attempt:
                 address=address,
                 block=block.cidr,
                 pool=find_pool(self.view.pools, address),
-                is_affine=block.affinity == owner_of(self.wish.host),
+                is_affine=block.affinity == self.wish.affinity,
                 is_fixed=is_fixed,
             )
         )
@@ -227,3 +264,13 @@ class Attempt:
         writes = self.draft.writes()
         if writes:
             self.store.commit(writes)
+
+
+def ensure_block(store: Datastore, wish: Wish) -> Cidr:
+    """A block of the host with room for one address, claimed if it has none; of IPv4 if the wish
+    wants both families. Raises as `assign`."""
+    return retry(lambda: Attempt(store, wish, _read_view(store, wish)).ensure())
+
+
+def _has_room(block: Block, reserved: Reservations) -> bool:
+    return next(block.free_ordinals(reserved), None) is not None

@@ -1,11 +1,22 @@
-"""Borrowing: an address from a block that is not the host's own, its owner unchanged."""
+"""Others' blocks: taking back one that lies idle, or borrowing an address of it.
+
+Only when no block is unclaimed. One paged list of the blocks' values, which ends with the first
+page that has what is missing: in a full pool too it costs what lies before the first hit. A
+block is taken back if it is empty and was claimed at least 60 seconds ago, so that nobody loses one
+between the claim and the first assignment (Calico does so since v3.32).
+"""
 
 from __future__ import annotations
 
-from cni_ipam.core.affinity import owner_of
+from cni_ipam.core.affinity import Affinity, parse_owner
+from cni_ipam.core.moment import SECOND, parse_rfc3339
 from cni_ipam.datastore import codec, keys
+from cni_ipam.datastore.port import ABSENT, Range
 from cni_ipam.errors import CorruptRecord
+from cni_ipam.ipam.claim import claim, require_claims
+from cni_ipam.ipam.view import PAGE_SIZE
 from cni_ipam.ipam.wish import STRICT_MESSAGE
+from cni_ipam.lean.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,52 +24,117 @@ if TYPE_CHECKING:
 
     from cni_ipam.core.block import Block
     from cni_ipam.core.pool import Pool
+    from cni_ipam.core.reservation import Reservations
+    from cni_ipam.datastore.port import Entry
     from cni_ipam.ipam.assign import Attempt
 
-PAGE_SIZE = 256
+IDLE_SECONDS = 60
 
 
-def assign_borrowed(attempt: Attempt, chosen: Sequence[Pool], count: int) -> int:
-    """Take up to `count` addresses from others' blocks in the pools; how many there were.
+@record
+class Foreign:
+    """A block of another's with the rank of its pool among the chosen ones."""
 
-    One paged list of blocks that ends at the first hit; earlier pools are preferred."""
+    rank: int
+    block: Block
+    revision: int
+
+
+def assign_from_others(attempt: Attempt, chosen: Sequence[Pool], count: int) -> int:
+    """Take up to `count` addresses by taking blocks back, and unless strictAffinity forbids
+    it by borrowing; how many there were. Earlier pools are preferred."""
     version = chosen[0].cidr.version
-    if attempt.view.config.strict_affinity:
-        attempt.messages[version].append(STRICT_MESSAGE)
-        return 0
     reserved = attempt.reservations(chosen)
+    strict = attempt.view.config.strict_affinity
     taken = 0
-    later: list[tuple[int, Block, int]] = []
-    for rank, block, revision in _foreign_blocks(attempt, chosen):
+    later: list[Foreign] = []
+    for page in _foreign_pages(attempt, chosen):
+        taken += _take_back(attempt, chosen, page, count - taken, reserved)
+        first = [found for found in page if found.rank == 0 and not strict]
+        taken += _borrow(attempt, first, count - taken, reserved)
         if taken == count:
-            break
-        if rank == 0:
-            taken += attempt.take(block, revision, count - taken, reserved)
-        else:
-            later.append((rank, block, revision))
-    for _, block, revision in sorted(later, key=lambda found: found[0]):
-        if taken < count:
-            taken += attempt.take(block, revision, count - taken, reserved)
+            return taken
+        later += [found for found in page if found.rank and not strict]
+    taken += _borrow(attempt, sorted(later, key=_rank), count - taken, reserved)
     if taken < count:
         names = " ".join(str(pool.cidr) for pool in chosen)
-        attempt.messages[version].append(f"No IPs available in pools: [{names}]")
+        text = STRICT_MESSAGE if strict else f"No IPs available in pools: [{names}]"
+        attempt.messages[version].append(text)
     return taken
 
 
-def _foreign_blocks(attempt: Attempt, chosen: Sequence[Pool]) -> Iterator[tuple[int, Block, int]]:
-    """Others' blocks in the pools with the rank of their pool; they become known to `attempt`."""
-    mine = owner_of(attempt.wish.host)
-    for page in attempt.store.pages(keys.blocks_prefix(chosen[0].cidr.version), PAGE_SIZE):
-        for entry in page:
-            cidr = keys.find_block(entry.key)
-            ranks = [rank for rank, p in enumerate(chosen) if cidr and p.cidr.covers(cidr)]
-            if not ranks or cidr in attempt.changed:
-                continue
-            try:
-                block = codec.decode_block(entry)
-            except CorruptRecord as fault:
-                attempt.view.faults.append(fault)
-                continue
-            attempt.blocks.setdefault(block.cidr, (block, entry.revision))
-            if block.affinity != mine:
-                yield ranks[0], block, entry.revision
+def _rank(found: Foreign) -> int:
+    return found.rank
+
+
+def _borrow(attempt: Attempt, page: Sequence[Foreign], count: int, reserved: Reservations) -> int:
+    taken = 0
+    for found in page:
+        if taken < count and found.block.cidr not in attempt.changed:
+            taken += attempt.take(found.block, found.revision, count - taken, reserved)
+    return taken
+
+
+def _take_back(
+    attempt: Attempt,
+    chosen: Sequence[Pool],
+    page: Sequence[Foreign],
+    count: int,
+    reserved: Reservations,
+) -> int:
+    """Claim the idle blocks of a page in their owners' place; how many addresses that gave."""
+    taken = 0
+    for found in page:
+        if taken == count:
+            break
+        if not _is_idle(attempt, found.block) or reserved.covers(found.block.cidr):
+            continue
+        require_claims(attempt, chosen)
+        kind, host = parse_owner(found.block.affinity or "")
+        key = keys.affinity_key(host, found.block.cidr, kind)
+        for entry in attempt.store.read([Range(key)])[0]:
+            attempt.draft.give_up(codec.decode_affinity(entry), entry.revision)
+        affinity = Affinity(attempt.wish.kind, attempt.wish.host, found.block.cidr)
+        taken += claim(
+            attempt, affinity, ABSENT, count - taken, reserved, block_revision=found.revision
+        )
+    return taken
+
+
+def _is_idle(attempt: Attempt, block: Block) -> bool:
+    """Whether it is empty and was claimed long enough ago; no time counts as long ago."""
+    if block.affinity is None or not block.is_empty:
+        return False
+    try:
+        claimed = parse_rfc3339(block.claim_time or "")
+    except ValueError:
+        return True
+    return claimed <= attempt.wish.now - IDLE_SECONDS * SECOND
+
+
+def _foreign_pages(attempt: Attempt, chosen: Sequence[Pool]) -> Iterator[list[Foreign]]:
+    """Others' blocks in the pools, page by page; they become known to `attempt`."""
+    prefix = keys.blocks_prefix(chosen[0].cidr.version)
+    for page in attempt.store.pages(prefix, PAGE_SIZE):
+        found = [_decode(attempt, chosen, entry) for entry in page]
+        yield [foreign for foreign in found if foreign is not None]
+
+
+def _decode(attempt: Attempt, chosen: Sequence[Pool], entry: Entry) -> Foreign | None:
+    cidr = keys.find_block(entry.key)
+    ranks = [rank for rank, pool in enumerate(chosen) if cidr and pool.cidr.covers(cidr)]
+    if not ranks or cidr in attempt.changed:
+        return None
+    try:
+        block = codec.decode_block(entry)
+    except CorruptRecord as fault:
+        attempt.view.faults.append(fault)
+        return None
+    cooldown = attempt.view.config.cooldown_seconds
+    block = block.collect(attempt.wish.now, cooldown)
+    attempt.blocks.setdefault(block.cidr, (block, entry.revision))
+    return (
+        None
+        if block.affinity == attempt.wish.affinity
+        else Foreign(ranks[0], block, entry.revision)
+    )

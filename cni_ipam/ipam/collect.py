@@ -7,12 +7,14 @@ network's (dots are legal in network names and in container IDs) it is left alon
 
 from __future__ import annotations
 
+from cni_ipam.core.affinity import owner_of
 from cni_ipam.datastore import codec, keys
 from cni_ipam.datastore.port import Range
 from cni_ipam.errors import CniIpamError, CorruptRecord
 from cni_ipam.ipam.draft import Draft
-from cni_ipam.ipam.release import Released, count_of
+from cni_ipam.ipam.release import Released, lower_handles, put_released
 from cni_ipam.ipam.retry import retry
+from cni_ipam.ipam.view import PAGE_SIZE
 from cni_ipam.lean.record import record
 
 TYPE_CHECKING = False
@@ -20,10 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cni_ipam.core.address import Address, Cidr
-    from cni_ipam.core.block import Attribute, Block
+    from cni_ipam.core.block import Attribute
     from cni_ipam.datastore.port import Datastore
-
-PAGE_SIZE = 256
 
 
 @record
@@ -52,13 +52,17 @@ class Living:
 def collect(store: Datastore, living: Living, now: int) -> tuple[Released, list[CniIpamError]]:
     """Release every dead allocation; goes on after an error and returns them all."""
     addresses: list[Address] = []
+    lost: list[Cidr] = []
     errors: list[CniIpamError] = []
     for cidr in _candidates(store, living, errors):
         try:
-            addresses += _collect_block(store, living, cidr, now)
+            collected = _collect_block(store, living, cidr, now)
         except CniIpamError as error:
             errors.append(error)
-    return Released(tuple(addresses)), errors
+        else:
+            addresses += collected.addresses
+            lost += collected.blocks
+    return Released(tuple(addresses), tuple(lost)), errors
 
 
 def _candidates(store: Datastore, living: Living, errors: list[CniIpamError]) -> Iterable[Cidr]:
@@ -75,39 +79,26 @@ def _candidates(store: Datastore, living: Living, errors: list[CniIpamError]) ->
     return found
 
 
-def _collect_block(store: Datastore, living: Living, cidr: Cidr, now: int) -> list[Address]:
+def _collect_block(store: Datastore, living: Living, cidr: Cidr, now: int) -> Released:
     return retry(lambda: _try_collect(store, living, cidr, now))
 
 
-def _try_collect(store: Datastore, living: Living, cidr: Cidr, now: int) -> list[Address]:
-    entries, config = store.read([Range(keys.block_key(cidr)), Range(keys.CONFIG)])
+def _try_collect(store: Datastore, living: Living, cidr: Cidr, now: int) -> Released:
+    entries, config, stored = store.read(
+        [Range(keys.block_key(cidr)), Range(keys.CONFIG), Range(keys.POOLS, prefix=True)]
+    )
     if not entries:
-        return []
+        return Released()
     block = codec.decode_block(entries[0])
     ordinals = block.find_ordinals(living.is_dead)
     if not ordinals:
-        return []
+        return Released()
     cooldown = codec.decode_config(config[0] if config else None).cooldown_seconds
     left = block.release(ordinals, now, cooldown)
     draft = Draft()
-    if left.is_empty and left.affinity is None:
-        draft.delete_block(cidr, entries[0].revision)
-    else:
-        draft.put_block(left, entries[0].revision)
-    _lower_handles(store, draft, block, left, ordinals)
+    pools = codec.decode_all(codec.decode_pool, stored, [])
+    ending = put_released(store, draft, pools, left, entries[0].revision)
+    lower_handles(store, draft, block, left, ordinals)
     store.commit(draft.writes())
-    return [cidr.address(ordinal) for ordinal in ordinals]
-
-
-def _lower_handles(
-    store: Datastore, draft: Draft, block: Block, left: Block, ordinals: list[int]
-) -> None:
-    owners = [block.attribute_of(ordinal) for ordinal in ordinals]
-    handle_ids = dict.fromkeys([o.handle for o in owners if o is not None and o.handle])
-    found = store.read([Range(keys.handle_key(handle_id)) for handle_id in handle_ids])
-    for handle_id, entries in zip(handle_ids, found, strict=True):
-        if entries:
-            handle = codec.decode_handle(entries[0]).with_count(
-                block.cidr, count_of(left, handle_id)
-            )
-            draft.lower_handle(handle, entries[0].revision)
+    mine = ending.is_lost and left.affinity == owner_of(living.node)
+    return Released(tuple([cidr.address(o) for o in ordinals]), (cidr,) if mine else ())

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cni_ipam.core.affinity import Affinity
     from cni_ipam.core.block import Block
     from cni_ipam.core.handle import Handle
+    from cni_ipam.datastore.port import Entry
 
 
 class Draft:
@@ -49,6 +50,10 @@ class Draft:
         """A record that must not exist yet."""
         self._records.append(Write(key, value, ABSENT))
 
+    def remove(self, entry: Entry) -> None:
+        """Remove a record that others only read."""
+        self._records.append(Write(entry.key, None, entry.revision))
+
     def put_block(self, block: Block, revision: int) -> None:
         """Store `block` in place of the one that was read at `revision` (0: none was)."""
         write = Write(keys.block_key(block.cidr), codec.encode_block(block), revision)
@@ -66,7 +71,13 @@ class Draft:
         self._settled.append(Write(key, confirmed, SAME))
 
     def give_up(self, affinity: Affinity, revision: int) -> None:
-        """Take `affinity` through pendingDeletion to nothing around the write of its block."""
+        """Take `affinity` through pendingDeletion to nothing around the write of its block.
+
+        One that is on its way already is not touched again: two hosts that end the same affinity
+        would otherwise undo each other's revision for ever."""
+        if affinity.state == PENDING_DELETION:
+            self.drop_stale(affinity, revision)
+            return
         self._move(affinity, revision, PENDING_DELETION)
         key = keys.affinity_key(affinity.host, affinity.cidr, affinity.kind)
         self._settled.append(Write(key, None, SAME))

@@ -6,12 +6,11 @@ but not whether its pool is enabled, what the pool is for, and what a gateway ke
 
 from __future__ import annotations
 
-from cni_ipam.core.affinity import owner_of
 from cni_ipam.core.gateway import kept_back
 from cni_ipam.core.pool import find_pool
 from cni_ipam.datastore import keys
 from cni_ipam.errors import AddressInUse, AddressReserved, NotInPool, StrictAffinity
-from cni_ipam.ipam.affinity import claim_for_fixed
+from cni_ipam.ipam.claim import claim_empty
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,8 +32,10 @@ def assign_fixed(attempt: Attempt, address: Address) -> None:
     pool = _pool_of(attempt, address)
     cidr = pool.block_of(address)
     if cidr not in attempt.blocks:
-        attempt.view.require(keys.block_key(cidr), keys.affinity_key(attempt.wish.host, cidr))
-        claim_for_fixed(attempt, cidr)
+        wish = attempt.wish
+        affinity_key = keys.affinity_key(wish.host, cidr, wish.kind)
+        attempt.view.require(keys.block_key(cidr), affinity_key)
+        claim_empty(attempt, cidr)
     block, revision = attempt.blocks[cidr]
     block = block.collect(attempt.wish.now, attempt.view.config.cooldown_seconds)
     ordinal = block.ordinal_of(address)
@@ -43,7 +44,7 @@ def assign_fixed(attempt: Attempt, address: Address) -> None:
         _check_affinity(attempt, block)
         block = block.assign_ordinal(ordinal, attempt.owner)
         attempt.put(block, revision)
-    elif owner.released_at is not None or not attempt.wish.is_mine(owner):
+    elif owner.released_at is not None or not attempt.wish.answers_again(owner):
         raise _in_use(address, owner)
     attempt.answer(block, ordinal, is_fixed=True)
 
@@ -81,7 +82,7 @@ def _pool_list(attempt: Attempt, version: int) -> str:
 
 
 def _check_affinity(attempt: Attempt, block: Block) -> None:
-    if not attempt.view.config.strict_affinity or block.affinity == owner_of(attempt.wish.host):
+    if not attempt.view.config.strict_affinity or block.affinity == attempt.wish.affinity:
         return
     owner = block.affinity or "nobody"
     raise StrictAffinity(

@@ -1,4 +1,4 @@
-"""Release: give an attachment's addresses back, whatever else is gone.
+"""Release: give addresses back, whatever else is gone.
 
 *DEL never fails for what is gone*: no handle, no block, no pool, no node is success. Only what
 cannot be recorded is an error. *Block before handle*: a crash between the two leaves a handle that
@@ -7,11 +7,11 @@ counts too much, which the repeated call mends, since counts are always taken fr
 
 from __future__ import annotations
 
-from cni_ipam.core.affinity import owner_of
+from cni_ipam.core.affinity import owner_of, parse_owner
 from cni_ipam.core.pool import find_pool
 from cni_ipam.datastore import codec, keys
 from cni_ipam.datastore.port import Range
-from cni_ipam.errors import CorruptRecord, NetconfError
+from cni_ipam.errors import CorruptRecord, NetconfError, NotFound
 from cni_ipam.ipam.draft import Draft
 from cni_ipam.ipam.retry import retry
 from cni_ipam.ipam.view import read_blocks, read_view
@@ -19,11 +19,12 @@ from cni_ipam.lean.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from cni_ipam.core.address import Address, Cidr
     from cni_ipam.core.block import Attribute, Block
     from cni_ipam.core.handle import Handle
+    from cni_ipam.core.pool import Pool
     from cni_ipam.datastore.port import Datastore
     from cni_ipam.ipam.view import View
 
@@ -47,6 +48,13 @@ def release(
     if removal.faults:
         raise removal.faults[0]
     return Released(tuple(removal.addresses), tuple(removal.lost))
+
+
+def release_handle(store: Datastore, handle_id: str, now: int) -> Released:
+    """Release all that a handle has, on every node. Raises NotFound if there is no such handle."""
+    if not store.read([Range(keys.handle_key(handle_id))])[0]:
+        raise NotFound(f"resource does not exist: {handle_id} with error: <nil>")
+    return release(store, "", {handle_id: lambda _: True}, now)
 
 
 class _Removal:
@@ -95,44 +103,59 @@ class _Removal:
             return block
         self.addresses += [block.cidr.address(ordinal) for ordinal in ordinals]
         left = block.release(ordinals, self.now, view.config.cooldown_seconds)
-        if left.is_empty and left.affinity is None:
-            self.draft.delete_block(left.cidr, revision)
-        elif not self._give_up_unselected(view, left, revision):
-            self.draft.put_block(left, revision)
+        ending = put_released(self.store, self.draft, view.pools, left, revision)
+        self.faults += ending.faults
+        if ending.is_lost and left.affinity == owner_of(self.host):
+            self.lost.append(left.cidr)
         return left
 
     def _is_meant(self, owner: Attribute) -> bool:
         test = self.owners.get(owner.handle or "")
         return test is not None and test(owner)
 
-    def _is_unselected(self, view: View, block: Block) -> bool:
-        """Whether the block is the host's, but its pool no longer selects the host (facts 2.14).
 
-        A selector that cannot be parsed is for the operator to correct, not for DEL to fail."""
-        if block.affinity != owner_of(self.host) or view.node_labels is None:
-            return False
-        pool = find_pool([p for p in view.pools if p.is_enabled], block.cidr.address(0))
-        try:
-            return pool is not None and not pool.selects(view.node_labels)
-        except NetconfError:
-            return False
+@record
+class Ending:
+    """What became of a block that gave something back."""
 
-    def _give_up_unselected(self, view: View, block: Block, revision: int) -> bool:
-        """Put the end of an empty block that is no longer for this host into the draft.
+    is_lost: bool = False
+    faults: tuple[CorruptRecord, ...] = ()
 
-        Whether it is one, and its affinity can be understood."""
-        if not (block.is_empty and self._is_unselected(view, block)):
-            return False
-        found = self.store.read([Range(keys.affinity_key(self.host, block.cidr))])[0]
-        try:
-            affinities = [codec.decode_affinity(entry) for entry in found]
-        except CorruptRecord as fault:
-            self.faults.append(fault)
-            return False
-        for affinity in affinities:
-            self.draft.give_up(affinity, found[0].revision)
-        self.draft.delete_block(block.cidr, revision)
-        self.lost.append(block.cidr)
+
+def put_released(
+    store: Datastore, draft: Draft, pools: Iterable[Pool], left: Block, revision: int
+) -> Ending:
+    """Put a block that gave something back into the draft.
+
+    An empty one goes if nobody owns it, and if its pool no longer selects its owner's node
+    (facts: Calico 2.14); then with its affinity. A broken affinity keeps its block."""
+    if left.is_empty and left.affinity is None:
+        draft.delete_block(left.cidr, revision)
+        return Ending()
+    pool = find_pool([p for p in pools if p.is_enabled], left.cidr.address(0))
+    if not left.is_empty or pool is None or pool.node_selector in ("", "all()"):
+        draft.put_block(left, revision)
+        return Ending()
+    kind, host = parse_owner(left.affinity or "")
+    key = keys.affinity_key(host, left.cidr, kind)
+    nodes, affinities = store.read([Range(keys.NODES + host), Range(key)])
+    faults: list[CorruptRecord] = []
+    labels = codec.decode_all(codec.decode_labels, nodes, [])
+    claims = codec.decode_all(codec.decode_affinity, affinities, faults)
+    if kind != "host" or faults or not labels or _selects(pool, labels[0]):
+        draft.put_block(left, revision)
+        return Ending(faults=tuple(faults))
+    for affinity in claims:
+        draft.give_up(affinity, affinities[0].revision)
+    draft.delete_block(left.cidr, revision)
+    return Ending(is_lost=True)
+
+
+def _selects(pool: Pool, labels: dict[str, str]) -> bool:
+    """A selector that cannot be parsed is for the operator to correct, not for DEL to fail."""
+    try:
+        return pool.selects(labels)
+    except NetconfError:
         return True
 
 
@@ -149,3 +172,17 @@ def count_of(block: Block | None, handle_id: str) -> int:
     if block is None:
         return 0
     return len(block.find_ordinals(lambda owner: owner.handle == handle_id))
+
+
+def lower_handles(
+    store: Datastore, draft: Draft, block: Block, left: Block, ordinals: list[int]
+) -> None:
+    """Put the handles that had `ordinals` of `block` into the draft, with what they have left."""
+    owners = [block.attribute_of(ordinal) for ordinal in ordinals]
+    handle_ids = dict.fromkeys([o.handle for o in owners if o is not None and o.handle])
+    found = store.read([Range(keys.handle_key(handle_id)) for handle_id in handle_ids])
+    for handle_id, entries in zip(handle_ids, found, strict=True):
+        if entries:
+            handle = codec.decode_handle(entries[0])
+            lowered = handle.with_count(block.cidr, count_of(left, handle_id))
+            draft.lower_handle(lowered, entries[0].revision)

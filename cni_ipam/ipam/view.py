@@ -11,7 +11,6 @@ from cni_ipam.lean.record import record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from typing import TypeVar
 
     from cni_ipam.core.address import Cidr
     from cni_ipam.core.affinity import Affinity
@@ -21,7 +20,9 @@ if TYPE_CHECKING:
     from cni_ipam.core.pool import Pool
     from cni_ipam.datastore.port import Datastore
 
-    T = TypeVar("T")
+
+PAGE_SIZE = 256
+"""How many blocks are read at a time where all may have to be looked at."""
 
 
 @record
@@ -48,10 +49,14 @@ class View:
 
 
 def read_view(
-    store: Datastore, host: str, versions: Iterable[int], handle_ids: Sequence[str]
+    store: Datastore,
+    host: str,
+    versions: Iterable[int],
+    handle_ids: Sequence[str],
+    kind: str = "host",
 ) -> View:
     """Everything but the blocks, in one request."""
-    affinity_ranges = [Range(keys.affinities_prefix(host, v), prefix=True) for v in versions]
+    affinity_ranges = [Range(keys.affinities_prefix(host, v, kind), prefix=True) for v in versions]
     handle_ranges = [Range(keys.handle_key(handle_id)) for handle_id in handle_ids]
     pools, reservations, config, node, cluster, made, *others = store.read(
         [

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from cni_ipam.core.address import Address, Cidr
     from cni_ipam.core.block import Attribute
     from cni_ipam.core.pool import Pool
-    from cni_ipam.errors import CorruptRecord
+    from cni_ipam.errors import AllocationError, CorruptRecord
     from cni_ipam.ipam.assign import Attempt
     from cni_ipam.ipam.view import View
 
@@ -26,7 +26,12 @@ class Wish:
     `counts` says how many of each family are wanted by auto-assignment, `pools` from which pools
     (names or CIDRs; none: those that select node and namespace), `fixed` which addresses exactly.
     `owner` holds the owner attributes that identify the attachment. `now` is in nanoseconds since
-    the epoch, `seed` at least 16 random bytes."""
+    the epoch, `seed` at least 16 random bytes.
+
+    With `whole` it is all or nothing, otherwise a part is given, with messages. With `repeats` what
+    the attachment has already is part of the answer. `max_blocks` limits the blocks of the host in
+    these pools below what the config says, `host_reserved` is what a new block keeps for its host,
+    and `kind` is `virtual` for load balancers, which have no Node."""
 
     host: str
     handle: str
@@ -43,12 +48,26 @@ class Wish:
     makes_node: bool = False
     heeds_ready: bool = True
     whole: bool = True
+    max_blocks: int = 0
+    max_per_handle: int = 0
+    host_reserved: tuple[int, int] = (0, 0)
+    kind: str = "host"
+    repeats: bool = True
 
     @property
     def versions(self) -> tuple[int, ...]:
         """The families that are wanted in any way."""
         fixed = [address.version for address in self.fixed]
         return tuple(version for version in (4, 6) if version in self.counts or version in fixed)
+
+    def answers_again(self, owner: Attribute) -> bool:
+        """Whether an allocation that is there already is part of the answer."""
+        return self.repeats and self.is_mine(owner)
+
+    @property
+    def affinity(self) -> str:
+        """What a block of this host holds as its owner."""
+        return f"{self.kind}:{self.host}"
 
     def lacks_node(self, view: View) -> bool:
         """Whether this node's record is missing and ours to make."""
@@ -78,6 +97,7 @@ class Outcome:
     assigned: tuple[Assigned, ...]
     messages: dict[int, tuple[str, ...]]
     faults: tuple[CorruptRecord, ...] = ()
+    error: AllocationError | None = None
 
 
 def shortfall(

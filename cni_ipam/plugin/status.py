@@ -19,8 +19,7 @@ from cni_ipam.errors import (
     TryAgainLater,
     Unauthorized,
 )
-from cni_ipam.ipam.borrow import PAGE_SIZE
-from cni_ipam.ipam.view import read_view
+from cni_ipam.ipam.view import PAGE_SIZE, read_view
 from cni_ipam.lean import log
 
 TYPE_CHECKING = False

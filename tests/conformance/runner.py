@@ -10,7 +10,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from . import cni_protocol, ippool_validation, ipreservation_validation, selectors
+from . import autoassign, cni_protocol, ippool_validation, ipreservation_validation, selectors
 from .departures import find_skip
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ RUNNERS: dict[str, Callable[[Row], list[str]]] = {
     "selectors.json": selectors.run_row,
     "ippool-validation.json": ippool_validation.run_row,
     "ipreservation-validation.json": ipreservation_validation.run_row,
+    "autoassign.json": autoassign.run_row,
     "cni-protocol.json": cni_protocol.run_row,
 }
 

@@ -12,7 +12,12 @@ from .departures import find_skip
 from .runner import RUNNERS
 
 TABLES = Path(__file__).resolve().parent / "tables"
-PURE = ("selectors.json", "ippool-validation.json", "ipreservation-validation.json")
+PURE = (
+    "autoassign.json",
+    "selectors.json",
+    "ippool-validation.json",
+    "ipreservation-validation.json",
+)
 
 
 def rows() -> list[Any]:

@@ -6,7 +6,7 @@ import pytest
 
 from cni_ipam.core.address import parse_address, parse_cidr
 from cni_ipam.core.pool import Pool, PoolRequest, choose_pools, find_pool
-from cni_ipam.errors import NetconfError, NoQualifiedPool
+from cni_ipam.errors import NetconfError, NoQualifiedPool, ValidationError
 
 
 def pool(name, cidr, **fields):
@@ -209,3 +209,21 @@ def test_find_pool_looks_at_disabled_ones_too():
     off = pool("off", "10.1.0.0/16", disabled=True)
     assert off is find_pool([V6, off, B], parse_address("10.1.2.3"))
     assert find_pool([V6, B], parse_address("10.1.2.3")) is None
+
+
+def test_a_block_must_hold_more_than_its_host_keeps():
+    """Facts 2.19: three addresses at the start and one at the end need blocks of eight."""
+    pools = [
+        pool("small", "10.1.0.0/16", block_size=30),
+        pool("fits", "10.2.0.0/16", block_size=29),
+    ]
+    assert ["fits"] == chosen(pools, host_reserved=4)
+    error = refusal(pools, host_reserved=4, requested=("small",))
+    assert "the given pool (10.1.0.0/16) does not exist, or is not enabled" == error.msg
+    assert "blockSize 30 leaves no room beside the host's own addresses" in error.details
+
+
+def test_a_request_says_what_for():
+    """Facts 2.4.3: no use is not any use."""
+    with pytest.raises(ValidationError, match="must specify the intended use"):
+        chosen([A], use="")

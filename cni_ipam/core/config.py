@@ -28,7 +28,7 @@ class IpamConfig:
     def limit_blocks(self, requested: int = 0) -> int:
         """How many blocks a host may own in the pools of one request: what the request says
         within what the record says; 0 in both stands for 20."""
-        limit = self.max_blocks_per_host
+        limit = max(0, self.max_blocks_per_host)
         if requested and (not limit or requested < limit):
             return requested
         return limit or DEFAULT_MAX_BLOCKS

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cni_ipam.core.address import parse_cidr
-from cni_ipam.core.affinity import Affinity
 from cni_ipam.core.gateway import reservation_name
 from cni_ipam.core.reservation import parse_reserved
 from cni_ipam.ctl.records import get_entry, missing, refuse_outdated
@@ -18,7 +17,7 @@ from cni_ipam.ctl.resources import get_kind
 from cni_ipam.datastore import keys
 from cni_ipam.datastore.port import Range, Write
 from cni_ipam.errors import CorruptRecord, OperatorError
-from cni_ipam.ipam.affinity import release_affinity
+from cni_ipam.ipam.affinity import release_host, release_pool
 from cni_ipam.ipam.retry import retry
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ def delete_record(
     lost: list[Cidr] = []
     if kind.name == "Node":
         _require(store, kind, name, version)
-        lost = _release(store, lambda affinity: affinity.host == name, now)
+        lost = release_host(store, name, now)
     retry(lambda: store.commit([_removal(_require(store, kind, name, version))]))
     return lost
 
@@ -65,7 +64,7 @@ def _delete_pool(
         return lost
     _disable(store, kind, name, version)
     wait(SETTLE_SECONDS)
-    lost = _release(store, lambda affinity: cidr.contains(affinity.cidr.address(0)), now)
+    lost = release_pool(store, cidr, now)
     retry(lambda: store.commit(_pool_removal(store, kind, name, cidr)))
     return lost
 
@@ -81,26 +80,6 @@ def _disable(store: Datastore, kind: Kind, name: str, version: str | None) -> No
             store.commit([Write(entry.key, kind.encode(disabled), entry.revision)])
 
     retry(step)
-
-
-def _release(store: Datastore, wanted: Callable[[Affinity], bool], now: int) -> list[Cidr]:
-    """Release every wanted affinity, going on after an error, then raise the first one."""
-    ranges = [Range(keys.HOST_AFFINITIES, prefix=True), Range(keys.VIRTUAL_AFFINITIES, prefix=True)]
-    lost: list[Cidr] = []
-    errors: list[CorruptRecord] = []
-    for entry in [entry for entries in store.read(ranges) for entry in entries]:
-        named = keys.find_affinity(entry.key)
-        if named is None or not wanted(Affinity(*named)):
-            continue
-        try:
-            release_affinity(store, Affinity(*named), now)
-        except CorruptRecord as error:
-            errors.append(error)
-        else:
-            lost.append(named[2])
-    if errors:
-        raise errors[0]
-    return lost
 
 
 def _pool_removal(store: Datastore, kind: Kind, name: str, cidr: Cidr) -> list[Write]:

@@ -125,61 +125,66 @@ def release_blocks(
     *,
     must_be_empty: bool = False,
     kind: str = "host",
-) -> None:
-    """Take from `host` its blocks inside `cidr`. Raises ValidationError as `claim_blocks`."""
+) -> list[Cidr]:
+    """Take from `host` its blocks inside `cidr`; those that it lost.
+
+    Raises ValidationError as `claim_blocks`; goes on after another error and raises the first."""
     _pool_of(store, cidr)
-    prefix = keys.affinities_prefix(host, cidr.version, kind)
-    affinities = [a for a in _list_affinities(store, prefix) if cidr.covers(a.cidr)]
-    _release_all(store, affinities, now, must_be_empty=must_be_empty)
+    found = _list_affinities(store, [keys.affinities_prefix(host, cidr.version, kind)])
+    inside = [affinity for affinity in found if cidr.covers(affinity.cidr)]
+    return _release_all(store, inside, now, must_be_empty=must_be_empty)
 
 
-def release_host(store: Datastore, host: str, now: int, *, must_be_empty: bool = False) -> None:
-    """Take all blocks of both families from `host`; goes on after an error, raises the last."""
-    prefixes = [keys.affinities_prefix(host, version) for version in BITS]
-    affinities = [a for prefix in prefixes for a in _list_affinities(store, prefix)]
-    _release_all(store, affinities, now, must_be_empty=must_be_empty)
+def release_host(
+    store: Datastore, host: str, now: int, *, must_be_empty: bool = False
+) -> list[Cidr]:
+    """Take all blocks of both families from `host`; those that it lost.
+
+    Goes on after an error and raises the first."""
+    found = _list_affinities(store, [keys.affinities_prefix(host, v) for v in BITS])
+    return _release_all(store, found, now, must_be_empty=must_be_empty)
 
 
-def release_pool(store: Datastore, cidr: Cidr, now: int) -> list[Affinity]:
-    """Take the blocks inside `cidr` from all their hosts; the affinities that there were."""
-    prefixes = (keys.HOST_AFFINITIES, keys.VIRTUAL_AFFINITIES)
-    found = [a for prefix in prefixes for a in _list_affinities(store, prefix)]
-    affinities = [a for a in found if cidr.contains(a.cidr.address(0))]
-    _release_all(store, affinities, now, must_be_empty=False)
-    return affinities
+def release_pool(store: Datastore, cidr: Cidr, now: int) -> list[Cidr]:
+    """Take the blocks that begin inside `cidr` from all their hosts; those that were lost.
+
+    Goes on after an error and raises the first."""
+    found = _list_affinities(store, [keys.HOST_AFFINITIES, keys.VIRTUAL_AFFINITIES])
+    inside = [affinity for affinity in found if cidr.contains(affinity.cidr.address(0))]
+    return _release_all(store, inside, now, must_be_empty=False)
 
 
-def remove_host(store: Datastore, host: str, now: int) -> None:
+def remove_host(store: Datastore, host: str, now: int) -> list[Cidr]:
     """Take all blocks from `host` and remove its legacy marker; its addresses live on."""
-    release_host(store, host, now)
+    lost = release_host(store, host, now)
     marker = store.read([Range(keys.HOST_AFFINITIES + host)])[0]
     if marker:
         draft = Draft()
         draft.remove(marker[0])
         store.commit(draft.writes())
+    return lost
 
 
-def own_blocks(store: Datastore, host: str) -> list[Cidr]:
-    """The blocks whose affinity to `host` is confirmed, of both families."""
-    prefixes = [keys.affinities_prefix(host, version) for version in BITS]
-    affinities = [a for prefix in prefixes for a in _list_affinities(store, prefix)]
-    return [affinity.cidr for affinity in affinities if affinity.is_confirmed]
-
-
-def _list_affinities(store: Datastore, prefix: str) -> list[Affinity]:
+def _list_affinities(store: Datastore, prefixes: Iterable[str]) -> list[Affinity]:
+    """The affinities as their keys name them: their states, and broken values, do not matter."""
+    ranges = [Range(prefix, prefix=True, keys_only=True) for prefix in prefixes]
+    found = [keys.find_affinity(e.key) for entries in store.read(ranges) for e in entries]
     # Under the hosts lie also markers of long ago, which name no block.
-    entries = [e for e in store.read([Range(prefix, prefix=True)])[0] if keys.find_affinity(e.key)]
-    return [codec.decode_affinity(entry) for entry in entries]
+    return [Affinity(*named) for named in found if named is not None]
 
 
 def _release_all(
     store: Datastore, affinities: Iterable[Affinity], now: int, *, must_be_empty: bool
-) -> None:
-    last: CniIpamError | None = None
+) -> list[Cidr]:
+    lost: list[Cidr] = []
+    errors: list[CniIpamError] = []
     for affinity in affinities:
         try:
             release_affinity(store, affinity, now, must_be_empty=must_be_empty)
         except CniIpamError as error:
-            last = error
-    if last is not None:
-        raise last
+            errors.append(error)
+        else:
+            lost.append(affinity.cidr)
+    if errors:
+        raise errors[0]
+    return lost

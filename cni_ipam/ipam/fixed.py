@@ -56,7 +56,7 @@ def _pool_of(attempt: Attempt, address: Address) -> Pool:
             "The provided IP address is not in a configured pool\n",
             f"{address} lies in none of: {_pool_list(attempt, address.version)}",
         )
-    if attempt.wish.use not in pool.allowed_uses:
+    if attempt.wish.use and attempt.wish.use not in pool.allowed_uses:
         raise NotInPool(
             f'IP address {address} is in IP pool "{pool.name}", which is not allowed for use '
             f'"{attempt.wish.use}" (allowedUses: [{" ".join(pool.allowed_uses)}])',
@@ -84,10 +84,14 @@ def _pool_list(attempt: Attempt, version: int) -> str:
 def _check_affinity(attempt: Attempt, block: Block) -> None:
     if not attempt.view.config.strict_affinity or block.affinity == attempt.wish.affinity:
         return
-    owner = block.affinity or "nobody"
+    if block.affinity is None:
+        raise StrictAffinity(
+            f"Attempt to assign from block {block.cidr} with no affinity",
+            "nobody owns the block, and strictAffinity forbids to use it",
+        )
     raise StrictAffinity(
         "Block host affinity does not match",
-        f"block {block.cidr} belongs to {owner}, and strictAffinity forbids to borrow from it",
+        f"block {block.cidr} belongs to {block.affinity}, and strictAffinity forbids to borrow",
     )
 
 

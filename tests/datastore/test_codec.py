@@ -247,7 +247,12 @@ def test_an_empty_handle_counts_nothing(value):
                 auto_allocate_blocks=True,
                 max_blocks_per_host=2,
                 cooldown_seconds=60,
+                vm_persistence="Enabled",
             ),
+        ),
+        (
+            '{"auto_allocate_blocks":true,"ofANewerPeer":{"a":1}}',
+            IpamConfig(extra={"ofANewerPeer": {"a": 1}}),
         ),
         (
             '{"auto_allocate_blocks":true,"maxBlocksPerHost":null,"ipCooldownSeconds":null}',
@@ -259,6 +264,21 @@ def test_config_is_read_as_calico_reads_it(value, expected):
     """Facts 1.6: absent means defaults, an empty object means no new blocks."""
     entry = None if value is None else Entry(keys.CONFIG, value, 1)
     assert expected == codec.decode_config(entry)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "{}",
+        FULL_CONFIG,
+        '{"strict_affinity":true}',
+        '{"auto_allocate_blocks":true}',
+        '{"auto_allocate_blocks":true,"kubeVirtVMAddressPersistence":"Disabled","later":[]}',
+    ],
+)
+def test_config_is_written_as_calico_writes_it(value):
+    """To the byte, unknown fields last."""
+    assert value == codec.encode_config(codec.decode_config(Entry(keys.CONFIG, value, 1)))
 
 
 def pool_entry(text):

@@ -17,7 +17,6 @@ from cni_ipam.errors import (
     PoolExhausted,
     StrictAffinity,
 )
-from cni_ipam.ipam.affinity import own_blocks
 from tests.ipam.world import (
     NOW,
     add,
@@ -30,6 +29,7 @@ from tests.ipam.world import (
     findings,
     holders,
     lock,
+    own_blocks,
     put,
     put_config,
     put_node,

@@ -19,6 +19,7 @@ from cni_ipam.ipam.owner import AttributeOwner, OwnerPreconditions, OwnerUpdates
 from cni_ipam.ipam.query import find_owner
 from tests.ipam.world import (
     NOW,
+    Overtaken,
     add,
     delete,
     entries,
@@ -233,3 +234,18 @@ def test_what_has_rested_returns_to_the_queue(store, address):
     later = NOW + 120 * SECOND
     set_owner(store, address, "net.c1", OwnerUpdates(active=SOURCE), later)
     assert [None] == [attribute.released_at for attribute in the_block(store).attributes]
+
+
+def test_of_two_who_want_it_at_once_one_gets_it(store, address):
+    """The slower one looks again, and finds that its precondition no longer holds."""
+    others = Overtaken(store, lambda: change(store, address, IS_EMPTY, active=SOURCE))
+    with pytest.raises(UpdateConflict):
+        change(others, address, IS_EMPTY, active=TARGET)
+    assert (SOURCE, None) == owners(store, address)
+
+
+def test_an_owner_is_not_set_on_what_was_released_meanwhile(store, address):
+    """Somebody else may have it next."""
+    others = Overtaken(store, lambda: delete(store, owner={}))
+    with pytest.raises(NotFound):
+        change(others, address, active=SOURCE)

@@ -7,7 +7,6 @@ import pytest
 from cni_ipam.core.address import parse_cidr
 from cni_ipam.core.moment import SECOND
 from cni_ipam.datastore import keys
-from cni_ipam.ipam.affinity import own_blocks
 from cni_ipam.ipam.release import release
 from tests.ipam.world import (
     NOW,
@@ -20,6 +19,7 @@ from tests.ipam.world import (
     findings,
     holders,
     make_wish,
+    own_blocks,
     put,
     put_config,
     put_node,

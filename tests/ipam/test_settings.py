@@ -8,8 +8,7 @@ from cni_ipam.core.config import IpamConfig
 from cni_ipam.datastore import keys
 from cni_ipam.errors import CorruptRecord, ValidationError
 from cni_ipam.ipam.settings import change_config, read_config, write_config
-from tests.ipam.turns import contend
-from tests.ipam.world import entries, find, put, put_config
+from tests.ipam.world import Overtaken, entries, find, put, put_config
 
 
 def test_without_a_record_there_are_defaults(empty):
@@ -94,3 +93,17 @@ def test_settings_that_cannot_be_understood_are_not_changed(store):
     put(store, keys.CONFIG, "{")
     with pytest.raises(CorruptRecord):
         change_config(store, strict_affinity=True)
+
+
+def test_two_changes_at_once_both_stay(empty):
+    """The slower one decides anew."""
+    others = Overtaken(empty, lambda: change_config(empty, cooldown_seconds=9))
+    change_config(others, strict_affinity=True)
+    assert IpamConfig(strict_affinity=True, cooldown_seconds=9) == read_config(empty)
+
+
+def test_of_two_who_write_everything_the_last_one_is_heard(empty):
+    """Whoever replaces all settings need not know the former ones."""
+    others = Overtaken(empty, lambda: write_config(empty, IpamConfig(cooldown_seconds=9)))
+    write_config(others, IpamConfig(strict_affinity=True))
+    assert IpamConfig(strict_affinity=True) == read_config(empty)

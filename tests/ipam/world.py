@@ -20,7 +20,7 @@ from cni_ipam.ipam.wish import Wish
 from cni_ipam.lean.record import record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from cni_ipam.core.block import Attribute, Block
     from cni_ipam.core.check import Finding
@@ -222,3 +222,35 @@ def spoil(store: Datastore, cidr: str) -> str:
     key = keys.block_key(parse_cidr(cidr))
     put(store, key, '{"cidr":')
     return key
+
+
+class Overtaken:
+    """The port over `store`, where somebody else does `deed` right before the first commit."""
+
+    def __init__(self, store: Datastore, deed: Callable[[], object]) -> None:
+        self._store = store
+        self._deeds = [deed]
+
+    def read(self, ranges: Sequence[Range]) -> list[list[Entry]]:
+        return self._store.read(ranges)
+
+    def pages(self, prefix: str, size: int) -> Iterator[list[Entry]]:
+        return self._store.pages(prefix, size)
+
+    def commit(self, writes: Iterable[Write]) -> None:
+        if self._deeds:
+            self._deeds.pop()()
+        self._store.commit(writes)
+
+    def watch(self, prefix: str) -> Iterator[Entry | str]:
+        return self._store.watch(prefix)
+
+    def close(self) -> None:
+        self._store.close()
+
+
+def own_blocks(store, host):
+    """The blocks that are the host's, as both records say it."""
+    found = survey(store)
+    confirmed = [a.cidr for a in found.affinities if a.host == host and a.is_confirmed]
+    return [b.cidr for b in found.blocks if b.affinity == f"host:{host}" and b.cidr in confirmed]

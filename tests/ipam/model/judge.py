@@ -39,9 +39,7 @@ class Request:
 
     def former(self, plain: Plain, version: int) -> set[int]:
         """The addresses that it has."""
-        return {
-            a for a, h in plain.held.items() if h == self.holder and version_of(a) == version
-        }
+        return {a for a, h in plain.held.items() if h == self.holder and version_of(a) == version}
 
     def kept(self, pools: list[PlainPool]) -> set[int]:
         """What the gateway takes away."""

@@ -60,6 +60,16 @@ counts = st.sampled_from([{4: 1}, {4: 3}, {4: 6}, {6: 1}, {6: 5}, {4: 1, 6: 1}, 
 rarely = st.sampled_from([False, False, False, True])
 
 
+def of_pods(function):
+    """A rule for two steps of three: runtimes call more often than operators do."""
+    return precondition(lambda self: self.steps % 3)(function)
+
+
+def of_operators(function):
+    """A rule for every third step."""
+    return precondition(lambda self: self.steps % 3 == 0)(function)
+
+
 class Machine(RuleBasedStateMachine):
     """Three hosts, up to three pools at a time, ten attachments on each host."""
 
@@ -68,6 +78,7 @@ class Machine(RuleBasedStateMachine):
         self.store = self.make_store()
         self.plain = Plain(NOW)
         self.comparison = Comparison(self.store, self.plain)
+        self.steps = 0
 
     def make_store(self) -> Datastore:
         """An empty store."""
@@ -81,13 +92,21 @@ class Machine(RuleBasedStateMachine):
         for host, rack in zip(NODES, racks, strict=True):
             self._put_node(host, rack)
         self._put_pool(PlainPool("one", parse_cidr("10.0.0.0/28"), size))
+        self._put_pool(PlainPool("six", parse_cidr("fd00::/124"), 126))
 
     # Assignment
 
+    @of_pods
     @rule(holder=holders)
     def assign_one(self, holder):
         self._assign(Request(holder, {4: 1}))
 
+    @of_pods
+    @rule(holder=holders, count=st.sampled_from([2, 4, 7]), whole=st.booleans())
+    def assign_many(self, holder, count, whole):
+        self._assign(Request(holder, {4: count}, whole=whole))
+
+    @of_pods
     @rule(
         holder=holders,
         count=counts,
@@ -102,35 +121,39 @@ class Machine(RuleBasedStateMachine):
             count = {version: max(count.values())}
         self._assign(Request(holder, count, asked, whole, gateway, max_blocks))
 
-    @rule(holder=holders, addresses=st.lists(st.sampled_from(ADDRESSES), min_size=1, max_size=2))
-    def assign_fixed(self, holder, addresses):
-        self._assign_fixed(holder, addresses, "none")
-
-    @rule(holder=holders, address=st.sampled_from(ADDRESSES[:16]))
-    def assign_fixed_beside_a_gateway(self, holder, address):
-        self._assign_fixed(holder, [address], "auto")
+    @of_pods
+    @rule(
+        holder=holders,
+        addresses=st.lists(st.sampled_from(ADDRESSES), min_size=1, max_size=2),
+        gateway=st.sampled_from(["none", "none", "auto"]),
+    )
+    def assign_fixed(self, holder, addresses, gateway):
+        self._assign_fixed(holder, addresses, gateway)
 
     # Release
 
+    @of_pods
+    @rule(data=st.data(), stranger=holders)
+    def delete(self, data, stranger):
+        held = list(self.plain.held.values())
+        self._delete(data.draw(st.sampled_from([*held, *held, stranger])))
+
+    @of_pods
     @precondition(lambda self: self.plain.held)
     @rule(data=st.data())
-    def delete(self, data):
-        self._delete(data.draw(st.sampled_from(list(self.plain.held.values()))))
-
-    @rule(holder=holders)
-    def delete_perhaps(self, holder):
-        self._delete(holder)
-
-    @rule(handle=st.sampled_from([f"net.c{number}" for number in range(5)]))
-    def release_handle(self, handle):
+    def release_handle(self, data):
+        known = sorted({holder.handle for holder in self.plain.held.values()})
+        handle = data.draw(st.sampled_from([*known, "net.unknown"]))
         wanted = [a for a, h in self.plain.held.items() if h.handle == handle]
         try:
             released = release_handle(self.store, handle, self.plain.now)
         except NotFound:
             assert not wanted
             return
+        assert wanted
         self._released(wanted, released.addresses)
 
+    @of_pods
     @precondition(lambda self: self.plain.held)
     @rule(data=st.data(), stranger=rarely, outdated=rarely)
     def release_addresses(self, data, stranger, outdated):
@@ -161,6 +184,7 @@ class Machine(RuleBasedStateMachine):
         number = self.comparison.sequence_of(address)
         return ReleaseRequest(Address(version_of(address), address), handle, number)
 
+    @of_pods
     @rule(host=hosts, data=st.data())
     def collect(self, host, data):
         here = [a for a, h in self.plain.held.items() if h.host == host]
@@ -177,6 +201,7 @@ class Machine(RuleBasedStateMachine):
 
     # Blocks
 
+    @of_operators
     @precondition(lambda self: self.plain.blocks)
     @rule(data=st.data(), host=hosts, must_be_empty=st.booleans())
     def release_affinity(self, data, host, must_be_empty):
@@ -197,6 +222,7 @@ class Machine(RuleBasedStateMachine):
         if is_owner:
             self.plain.disown(cidr)
 
+    @of_operators
     @precondition(lambda self: self.plain.pools)
     @rule(data=st.data(), host=hosts)
     def claim_blocks(self, data, host):
@@ -216,16 +242,19 @@ class Machine(RuleBasedStateMachine):
             if place not in blocks:
                 self.plain.claim(place, host)
 
+    @of_operators
     @rule(host=hosts)
     def remove_host(self, host):
         affinities.remove_host(self.store, host, self.plain.now)
         self._disown(self.plain.owned(host))
 
+    @of_operators
     @rule(host=hosts, rack=st.sampled_from(RACKS))
     def relabel_node(self, host, rack):
         self._put_node(host, rack)
 
-    @precondition(lambda self: self.plain.racks)
+    @of_operators
+    @precondition(lambda self: len(self.plain.racks) > 1)
     @rule(data=st.data())
     def delete_node(self, data):
         host = data.draw(st.sampled_from(sorted(self.plain.racks)))
@@ -235,16 +264,16 @@ class Machine(RuleBasedStateMachine):
 
     # Pools, reservations, configuration, time
 
+    @of_operators
     @rule(
         place=st.sampled_from(PLACES),
         size=st.integers(0, 1),
         selector=st.sampled_from(["all()", *SELECTORS]),
-        manual=rarely,
-        tunnel=rarely,
+        mode=st.sampled_from(["", "", "", "manual", "tunnel"]),
     )
-    def make_pool(self, place, size, selector, manual, tunnel):
+    def make_pool(self, place, size, selector, mode):
         name, text, sizes = place
-        use = "Tunnel" if tunnel else "Workload"
+        manual, use = mode == "manual", "Tunnel" if mode == "tunnel" else "Workload"
         size = sizes[size % len(sizes)]
         pool = PlainPool(name, parse_cidr(text), size, selector, manual=manual, use=use)
         existing = [codec.decode_document(entry) for entry in entries(self.store, keys.POOLS)]
@@ -259,13 +288,15 @@ class Machine(RuleBasedStateMachine):
         if not errors:
             self._put_pool(pool)
 
+    @of_operators
     @precondition(lambda self: self.plain.pools)
-    @rule(data=st.data(), disabled=rarely, selector=st.sampled_from(list(SELECTORS)))
+    @rule(data=st.data(), disabled=rarely, selector=st.sampled_from(["all()", *SELECTORS]))
     def change_pool(self, data, disabled, selector):
         pool = data.draw(st.sampled_from(list(self.plain.pools.values())))
         pool.disabled, pool.selector = disabled, selector
         self._put_pool(pool)
 
+    @of_operators
     @precondition(lambda self: self.plain.pools)
     @rule(data=st.data())
     def delete_pool(self, data):
@@ -278,6 +309,7 @@ class Machine(RuleBasedStateMachine):
             if block.owner and cidr.base in numbers(pool.cidr)
         )
 
+    @of_operators
     @rule(
         strict=st.booleans(),
         auto=st.sampled_from([True, True, True, False]),
@@ -296,9 +328,12 @@ class Machine(RuleBasedStateMachine):
         plain.strict, plain.auto, plain.max_blocks = strict, auto, max_blocks
         plain.cooldown = cooldown
 
+    @of_operators
     @rule(
         cidrs=st.lists(
-            st.sampled_from(["10.0.0.2", "10.0.0.4/30", "10.0.0.0/29", "10.0.0.16/30", "fd00::/127"]),
+            st.sampled_from(
+                ["10.0.0.2", "10.0.0.4/30", "10.0.0.0/29", "10.0.0.16/30", "fd00::/127"]
+            ),
             max_size=2,
         )
     )
@@ -307,6 +342,7 @@ class Machine(RuleBasedStateMachine):
         put(self.store, keys.RESERVATIONS + "ours", document)
         self._read_reservations()
 
+    @of_operators
     @rule(seconds=st.sampled_from([1, 29, 31, 61]))
     def wait(self, seconds):
         self.plain.now += seconds * SECOND
@@ -316,6 +352,7 @@ class Machine(RuleBasedStateMachine):
         """What lies in the store is what `Plain` says; then time goes on."""
         self.comparison.check()
         self.plain.now += 1_000
+        self.steps += 1
 
     # What the rules are made of
 

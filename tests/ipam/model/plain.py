@@ -224,9 +224,7 @@ class Plain:
         free = self.free(cidr) if cidr in self.blocks else numbers(cidr)
         return sum(address not in barred for address in free)
 
-    def refusals(
-        self, address: int, holder: Holder, kept: set[int]
-    ) -> tuple[type[Exception], ...]:
+    def refusals(self, address: int, holder: Holder, kept: set[int]) -> tuple[type[Exception], ...]:
         """The error of a request for just this address, if there must be one."""
         pool = self.pool_at(address)
         if pool is None or pool.disabled or pool.use != "Workload":

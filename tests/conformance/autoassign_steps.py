@@ -11,8 +11,7 @@ from cni_ipam.datastore import codec, keys
 from cni_ipam.datastore.port import ABSENT, Range
 from cni_ipam.errors import CniIpamError, ValidationError
 from cni_ipam.ipam import affinity as claims
-from cni_ipam.ipam import assign, free, owner, query, release, settings
-from cni_ipam.ipam.wish import Wish
+from cni_ipam.ipam import assign, free, owner, query, release, settings, wish
 from cni_ipam.lean.record import replace
 
 from .autoassign_world import CONFIG_FIELDS, POOL_FIELDS, config_of
@@ -67,15 +66,15 @@ def auto_assign(world: World, step: Step) -> Answer:
         error=outcome.error,
         given=given,
         answered=answered,
-        messages={v: list(dict.fromkeys(outcome.messages.get(v, ()))) for v in answered},
+        messages={v: list(outcome.messages.get(v, ())) for v in answered},
         shortfalls=_shortfalls(outcome, counts),
         saved=[str(found.address) for found in given],
     )
 
 
 def assign_ip(world: World, step: Step) -> Answer:
-    wish = _wish(world, {"use": "", **step}, fixed=(_address(step["ip"]),))
-    outcome = assign.assign(world.store, wish)
+    wanted = _wish(world, {"use": "", **step}, fixed=(_address(step["ip"]),))
+    outcome = assign.assign(world.store, wanted)
     return Answer(error=outcome.error, saved=[str(a.address) for a in outcome.assigned])
 
 
@@ -278,11 +277,11 @@ def _wish(
     *,
     counts: dict[int, int] | None = None,
     fixed: tuple[Address, ...] = (),
-) -> Wish:
+) -> wish.Wish:
     reserved = step.get("hostReserved4") or step.get("hostReserved6") or {}
-    use = step.get("use", "Workload")
+    use = step.get("use", "Workload") or ""
     namespace = step.get("namespace")
-    return Wish(
+    return wish.Wish(
         host=step["node"],
         handle=step.get("handle", ""),
         owner=step.get("attrs", {}),
@@ -309,7 +308,13 @@ def _is_refused(outcome: Outcome, version: int) -> bool:
 
 
 def _shortfalls(outcome: Outcome, counts: dict[int, int]) -> dict[int, str]:
-    return {}
+    """What is said of each family that is short."""
+    given = {v: sum(a.address.version == v for a in outcome.assigned) for v in counts}
+    return {
+        v: wish.describe_shortfall(v, given[v], count, outcome.messages.get(v, ()))
+        for v, count in counts.items()
+        if given[v] < count
+    }
 
 
 def _release_request(world: World, wanted: str | Step) -> free.ReleaseRequest:

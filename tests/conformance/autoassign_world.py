@@ -85,8 +85,12 @@ class World:
             write_config(self.store, config_of(row["config"]))
 
     def put_pool(self, fields: Row) -> None:
-        """Store an IPPool as it is written, whatever rule it breaks."""
+        """Store an IPPool as it is written, whatever rule it breaks; of one that is there already
+        the block size stays, which nobody can change."""
         spec = {key: value for key, value in fields.items() if key not in ("name", "status")}
+        for known in self.read_state().pools:
+            if known.name == _pool_name(fields):
+                spec.setdefault("blockSize", known.block_size)
         unknown = spec.keys() - POOL_FIELDS
         if unknown:
             raise LookupError(f"fields of a pool that the runner does not know: {sorted(unknown)}")

@@ -288,6 +288,15 @@ def test_a_disowned_block_keeps_its_addresses():
     assert list(block.allocated()) == list(disowned.allocated())
 
 
+def test_an_owner_is_replaced_for_all_addresses_of_its_call():
+    """Nobody else's changes, and no allocation's number."""
+    block, _ = filled(1).assign(2, OWNERS[1], NONE)
+    changed = block.with_owner(2, OWNERS[3])
+    assert [OWNERS[0], OWNERS[3], OWNERS[3]] == [owner for _, owner in changed.allocated()]
+    assert block.allocation_sequence == changed.allocation_sequence
+    assert block.sequence_number + 1 == changed.sequence_number
+
+
 def test_a_handle_ends_at_a_carriage_return():
     """Old releases left handles with a tail from there on."""
     assert "net.c1" == Attribute("net.c1\r\njunk").handle

@@ -12,7 +12,9 @@ def test_defaults_are_those_of_an_absent_record():
     assert IpamConfig(False, True, 0, 0) == IpamConfig()
 
 
-@pytest.mark.parametrize(("configured", "expected"), [(0, 20), (1, 1), (20, 20), (500, 500), (-1, 20)])
+@pytest.mark.parametrize(
+    ("configured", "expected"), [(0, 20), (1, 1), (20, 20), (500, 500), (-1, 20)]
+)
 def test_block_limit_of_nothing_is_twenty(configured, expected):
     """As Calico's maxBlocksPerHost 0 does."""
     assert expected == IpamConfig(max_blocks_per_host=configured).limit_blocks()

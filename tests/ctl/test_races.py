@@ -10,12 +10,12 @@ from cni_ipam.core.address import parse_address, parse_cidr
 from cni_ipam.core.block import Attribute, new_block
 from cni_ipam.core.reservation import Reservations
 from cni_ipam.ctl.records import create_record, patch_record, update_record
-from cni_ipam.ctl.release import release_address
 from cni_ipam.ctl.resources import get_kind
 from cni_ipam.datastore import codec, keys
 from cni_ipam.datastore.memory import MemoryDatastore
 from cni_ipam.datastore.port import ABSENT, Range, Write
 from cni_ipam.errors import AlreadyExists, OperatorError
+from cni_ipam.ipam.free import ReleaseRequest, release_addresses
 from tests.ctl.conftest import NOW
 
 KEY = keys.POOLS + "pool1"
@@ -85,5 +85,6 @@ def test_a_release_that_lost_looks_again():
     store.commit([Write(key, codec.encode_block(block), ABSENT)])
     freed = codec.encode_block(block.release([0], NOW, 0))
     store.others.append([Write(key, freed, revision(store, key))])
-    assert not release_address(store, parse_address("10.0.0.0"), NOW)
+    request = ReleaseRequest(parse_address("10.0.0.0"))
+    assert () == release_addresses(store, [request], NOW).released
     assert freed == store.read([Range(key)])[0][0].value

@@ -15,6 +15,7 @@ from cni_ipam.core.pool import Pool
 from cni_ipam.core.reservation import Reservations
 from cni_ipam.datastore import codec, keys
 from cni_ipam.datastore.port import Entry
+from cni_ipam.lean.record import replace
 from tests.datastore.golden import (
     AFFINITY_KEY,
     ALLOCATED,
@@ -113,6 +114,17 @@ def test_unknown_fields_survive_a_rewrite():
     rewritten, _ = block.assign(1, Attribute("net.c2"), Reservations())
     fields = json.loads(codec.encode_block(rewritten))
     assert ({"a": [1]}, 7) == (fields["fromTheFuture"], fields["attributes"][0]["alsoNew"])
+
+
+def test_an_alternate_owner_stands_where_calico_writes_it():
+    """Behind the active one, its keys sorted; without attributes it is left out."""
+    owner = Attribute("h", {"pod": "a"}, {"pod": "b", "namespace": "n"})
+    block = new_block(parse_cidr("10.0.0.0/31"), None, 5).assign_ordinal(0, owner)
+    text = codec.encode_block(block)
+    expected = '"secondary":{"pod":"a"},"alternateOwnerAttrs":{"namespace":"n","pod":"b"}}]'
+    assert expected in text
+    assert block == codec.decode_block(block_entry(text))
+    assert "alternate" not in codec.encode_block(block.with_owner(0, replace(owner, alternate={})))
 
 
 @pytest.mark.parametrize("number", [2**53 + 1, 2**63 - 1, 2**64 - 1])

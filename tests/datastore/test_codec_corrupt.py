@@ -95,6 +95,8 @@ WRONG = {
         {"attributes": [{}, {"handle_id": 7}]},
         {"attributes": [{}, {"secondary": []}]},
         {"attributes": [{}, {"secondary": {"node": 7}}]},
+        {"attributes": [{}, {"alternateOwnerAttrs": []}]},
+        {"attributes": [{}, {"alternateOwnerAttrs": {"node": 7}}]},
         {"attributes": [{}, {"releasedAt": 7}]},
         {"attributes": [{}, {}, {}]},
         {"sequenceNumber": "1"},
@@ -121,6 +123,7 @@ WRONG = {
         {"maxBlocksPerHost": "2"},
         {"ipCooldownSeconds": 1.5},
         {"ipCooldownSeconds": []},
+        {"kubeVirtVMAddressPersistence": True},
     ],
     "pool": [
         {"metadata": None},

@@ -57,6 +57,12 @@ holders = st.builds(
     st.sampled_from(["eth0", "eth1"]),
 )
 counts = st.sampled_from([{4: 1}, {4: 3}, {4: 6}, {6: 1}, {6: 5}, {4: 1, 6: 1}, {4: 2, 6: 4}])
+settings_of_engine = {
+    "strict": st.booleans(),
+    "auto": st.sampled_from([True, True, True, False]),
+    "max_blocks": st.sampled_from([0, 0, 1, 2, 3]),
+    "cooldown": st.sampled_from([0, 0, 30]),
+}
 rarely = st.sampled_from([False, False, False, True])
 
 
@@ -87,8 +93,13 @@ class Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.store.close()
 
-    @initialize(racks=st.tuples(*[st.sampled_from(RACKS)] * 3), size=st.sampled_from([29, 30]))
-    def furnish(self, racks, size):
+    @initialize(
+        racks=st.tuples(*[st.sampled_from(RACKS)] * 3),
+        size=st.sampled_from([29, 30]),
+        **settings_of_engine,
+    )
+    def furnish(self, racks, size, strict, auto, max_blocks, cooldown):
+        self.configure(strict, auto, max_blocks, cooldown)
         for host, rack in zip(NODES, racks, strict=True):
             self._put_node(host, rack)
         self._put_pool(PlainPool("one", parse_cidr("10.0.0.0/28"), size))
@@ -110,15 +121,17 @@ class Machine(RuleBasedStateMachine):
     @rule(
         holder=holders,
         count=counts,
-        asked=st.sampled_from([(), (), (), ("one",), ("two",), ("one", "two"), ("six",)]),
         whole=st.booleans(),
         gateway=st.sampled_from(["none", "none", "auto"]),
         max_blocks=st.sampled_from([0, 0, 0, 1, 2]),
+        data=st.data(),
     )
-    def assign_several(self, holder, count, asked, whole, gateway, max_blocks):
+    def assign_with_wishes(self, holder, count, whole, gateway, max_blocks, data):
+        version = min(count)
+        known = sorted(p.name for p in self.plain.pools.values() if p.cidr.version == version)
+        asked = tuple(data.draw(st.lists(st.sampled_from([*known, "none"]), max_size=2)))
         if asked:
-            version = 6 if "six" in asked else 4
-            count = {version: max(count.values())}
+            count = {version: count[version]}
         self._assign(Request(holder, count, asked, whole, gateway, max_blocks))
 
     @of_pods
@@ -227,7 +240,7 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data(), host=hosts)
     def claim_blocks(self, data, host):
         pool = data.draw(st.sampled_from(list(self.plain.pools.values())))
-        cidr = data.draw(st.sampled_from([pool.cidr, *pool.blocks()]))
+        cidr = data.draw(st.one_of(st.just(pool.cidr), st.sampled_from(pool.blocks())))
         places = [place for place in pool.blocks() if cidr.covers(place)]
         try:
             claimed, failed = affinities.claim_blocks(self.store, host, cidr, self.plain.now)
@@ -310,12 +323,7 @@ class Machine(RuleBasedStateMachine):
         )
 
     @of_operators
-    @rule(
-        strict=st.booleans(),
-        auto=st.sampled_from([True, True, True, False]),
-        max_blocks=st.sampled_from([0, 0, 1, 2]),
-        cooldown=st.sampled_from([0, 0, 30]),
-    )
+    @rule(**settings_of_engine)
     def configure(self, strict, auto, max_blocks, cooldown):
         put_config(
             self.store,
@@ -342,7 +350,6 @@ class Machine(RuleBasedStateMachine):
         put(self.store, keys.RESERVATIONS + "ours", document)
         self._read_reservations()
 
-    @of_operators
     @rule(seconds=st.sampled_from([1, 29, 31, 61]))
     def wait(self, seconds):
         self.plain.now += seconds * SECOND

@@ -20,6 +20,7 @@
     │   ├── BlockLimit       102
     │   ├── StrictAffinity   103
     │   ├── AddressInUse     104
+    │   │   └── HandleLimit         the handle has as many addresses as it may have
     │   ├── NotInPool        105
     │   ├── AddressReserved  106
     │   └── FamilyMissing    107
@@ -165,6 +166,10 @@ class AddressInUse(AllocationError):
     """The requested address is another attachment's."""
 
     code = 104
+
+
+class HandleLimit(AddressInUse):
+    """The handle has as many addresses of the family as it may have, and not the requested ones."""
 
 
 class NotInPool(AllocationError):

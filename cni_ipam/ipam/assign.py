@@ -211,6 +211,7 @@ class Attempt:
             node=self.wish.host,
             node_labels=self.view.node_labels,
             namespace_labels=self.wish.namespace_labels,
+            host_reserved=sum(self.wish.host_reserved),
         )
 
     def reservations(self, chosen: Iterable[Pool]) -> Reservations:

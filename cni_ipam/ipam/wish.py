@@ -100,16 +100,20 @@ class Outcome:
     error: AllocationError | None = None
 
 
+def describe_shortfall(version: int, given: int, wanted: int, messages: Sequence[str]) -> str:
+    """Calico's text for a family that got less than was wanted, each message once."""
+    counts = f"Assigned {given} out of {wanted} requested IPv{version} addresses"
+    return "; ".join([counts, *dict.fromkeys(messages)])
+
+
 def shortfall(
     attempt: Attempt, version: int, count: int, missing: int, chosen: Sequence[Pool]
 ) -> PoolExhausted | StrictAffinity:
     """The error for a family that is short, with Calico's text and how full each pool is."""
-    texts = "; ".join(dict.fromkeys(attempt.messages[version]))
-    msg = (
-        f"failed to request IPv{version} addresses: Assigned {count - missing} out of {count} "
-        f"requested IPv{version} addresses" + (f"; {texts}" if texts else "")
-    )
-    if STRICT_MESSAGE in attempt.messages[version]:
+    messages = attempt.messages[version]
+    text = describe_shortfall(version, count - missing, count, messages)
+    msg = f"failed to request IPv{version} addresses: {text}"
+    if STRICT_MESSAGE in messages:
         return StrictAffinity(msg, "strictAffinity forbids to borrow from other nodes' blocks")
     from cni_ipam.core.utilization import measure
 

@@ -1,4 +1,4 @@
-"""What an `expect` of autoassign.json says of an answer, key by key; unknown keys are complaints."""
+"""What an `expect` of autoassign.json says of an answer; a key not known here is a complaint."""
 
 from __future__ import annotations
 

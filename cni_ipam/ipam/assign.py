@@ -21,7 +21,6 @@ from __future__ import annotations
 from cni_ipam.core.block import Attribute
 from cni_ipam.core.gateway import kept_back
 from cni_ipam.core.handle import Handle
-from cni_ipam.core.moment import go_time
 from cni_ipam.core.pool import PoolRequest, choose_pools, find_pool
 from cni_ipam.datastore import keys
 from cni_ipam.datastore.port import ABSENT
@@ -82,7 +81,7 @@ class Attempt:
         self.wish = wish
         self.view = view
         self.draft = Draft()
-        self.owner = Attribute(wish.handle, {**wish.owner, "timestamp": go_time(wish.now)})
+        self.owner = Attribute(wish.handle, dict(wish.owner))
         self.blocks: dict[Cidr, tuple[Block, int]] = {}
         self.changed: dict[Cidr, Block] = {}
         self.assigned: list[Assigned] = []

@@ -25,7 +25,7 @@ class Wish:
 
     `counts` says how many of each family are wanted by auto-assignment, `pools` from which pools
     (names or CIDRs; none: those that select node and namespace), `fixed` which addresses exactly.
-    `owner` holds the owner attributes that identify the attachment. `now` is in nanoseconds since
+    `owner` holds the owner attributes, which identify the attachment. `now` is in nanoseconds since
     the epoch, `seed` at least 16 random bytes.
 
     With `whole` it is all or nothing, otherwise a part is given, with messages. With `repeats` what

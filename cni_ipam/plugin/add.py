@@ -67,7 +67,7 @@ def make_wish(context: Context) -> Wish:
     return Wish(
         host=netconf.node_name,
         handle=context.handle,
-        owner=context.owner(),
+        owner={**context.owner(), "timestamp": go_time(context.now)},
         now=context.now,
         seed=random_seed(),
         counts=wanted,

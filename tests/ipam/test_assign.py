@@ -67,7 +67,6 @@ def test_owner_attributes_are_calicos_with_network_and_ifname(store):
         "node": "node1",
         "pod": "p",
         "namespace": "ns",
-        "timestamp": "2027-01-15 08:00:00 +0000 UTC",
     } == the_block(store).attributes[0].secondary
 
 

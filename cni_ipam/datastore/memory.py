@@ -23,9 +23,10 @@ class MemoryDatastore:
     def __init__(self, *, atomic: bool = True) -> None:
         self.atomic = atomic
         self._entries: dict[str, Entry] = {}
+        self._bare: dict[str, Entry] = {}  # the same without values
         self._keys: list[str] = []  # sorted
         self._revision = 0
-        self._history: list[Entry | str] = []
+        self._watches: list[list[Entry | str]] = []
         self._changed = threading.Condition()
         self._closed = False
 
@@ -66,8 +67,10 @@ class MemoryDatastore:
 
     def watch(self, prefix: str) -> Iterator[Entry | str]:
         """See the port; ends when the datastore is closed."""
+        unseen: list[Entry | str] = []
         with self._changed:
-            return self._follow(prefix, len(self._history))
+            self._watches.append(unseen)
+        return self._follow(prefix, unseen)
 
     def close(self) -> None:
         """End the watches; what is stored stays readable."""
@@ -80,6 +83,7 @@ class MemoryDatastore:
         with self._changed:
             other = MemoryDatastore(atomic=self.atomic)
             other._entries = dict(self._entries)
+            other._bare = dict(self._bare)
             other._keys = list(self._keys)
             other._revision = self._revision
             return other
@@ -98,10 +102,8 @@ class MemoryDatastore:
             keys = self._find_keys(wanted.key, wanted.key)
         else:
             keys = [wanted.key] if wanted.key in self._entries else []
-        entries = [self._entries[key] for key in keys]
-        if wanted.keys_only:
-            return [Entry(entry.key, "", entry.revision) for entry in entries]
-        return entries
+        entries = self._bare if wanted.keys_only else self._entries
+        return [entries[key] for key in keys]
 
     def _expect(self, write: Write, written: int) -> None:
         entry = self._entries.get(write.key)
@@ -110,25 +112,33 @@ class MemoryDatastore:
             raise Conflict(write.key)
 
     def _apply(self, write: Write) -> None:
+        change: Entry | str = write.key
         if write.value is not None:
-            entry = Entry(write.key, write.value, self._revision)
             if write.key not in self._entries:
                 insort(self._keys, write.key)
-            self._entries[write.key] = entry
-            self._history.append(entry)
+            change = Entry(write.key, write.value, self._revision)
+            self._entries[write.key] = change
+            self._bare[write.key] = Entry(write.key, "", self._revision)
         elif self._entries.pop(write.key, None):
+            del self._bare[write.key]
             del self._keys[bisect_left(self._keys, write.key)]
-            self._history.append(write.key)
+        else:
+            return
+        for unseen in self._watches:
+            unseen.append(change)
 
-    def _follow(self, prefix: str, seen: int) -> Iterator[Entry | str]:
-        while True:
+    def _follow(self, prefix: str, unseen: list[Entry | str]) -> Iterator[Entry | str]:
+        try:
+            while True:
+                with self._changed:
+                    while not unseen:
+                        if self._closed:
+                            return
+                        self._changed.wait()
+                    change = unseen.pop(0)
+                key = change if isinstance(change, str) else change.key
+                if key.startswith(prefix):
+                    yield change
+        finally:
             with self._changed:
-                while seen == len(self._history):
-                    if self._closed:
-                        return
-                    self._changed.wait()
-                change = self._history[seen]
-            seen += 1
-            key = change if isinstance(change, str) else change.key
-            if key.startswith(prefix):
-                yield change
+                self._watches = [watch for watch in self._watches if watch is not unseen]

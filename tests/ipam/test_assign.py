@@ -61,7 +61,7 @@ def test_first_add_claims_a_block_and_records_everything(store):
 
 
 def test_owner_attributes_are_calicos_with_network_and_ifname(store):
-    """And the time, as Go prints it."""
+    """As the wish has them; the plugin adds the time."""
     add(store, owner={"node": "node1", "pod": "p", "namespace": "ns"})
     assert {
         "node": "node1",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -11,8 +10,9 @@ import pytest
 
 from cni_ipam.core.address import parse_address, parse_cidr
 from cni_ipam.core.moment import SECOND
+from cni_ipam.datastore import keys
 from cni_ipam.datastore.memory import MemoryDatastore
-from cni_ipam.datastore.port import ABSENT, Write
+from cni_ipam.datastore.port import ABSENT, Range, Write
 from cni_ipam.datastore.sqlite import SqliteDatastore
 from cni_ipam.ipam.affinity import claim_blocks
 from cni_ipam.ipam.free import ReleaseRequest, release_addresses
@@ -26,14 +26,13 @@ from tests.ipam.world import (
     furnish,
     make_wish,
     put_pool,
-    refusal,
     release_block,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from cni_ipam.datastore.port import Datastore, Entry, Range
+    from cni_ipam.datastore.port import Datastore, Entry
 
     Step = Callable[[Datastore], object]
 
@@ -99,23 +98,23 @@ def own_block_full(store):
 
 
 def one_unclaimed(store):
-    """All blocks but one are node2's, each with an address in use."""
+    """All blocks but one are taken, each by a host of its own and with an address in use."""
     nothing_taken(store)
     for number in range(BLOCKS - 1):
         address = parse_cidr("10.0.0.0/19").address(number * 16 + 4)
-        add(store, f"d{number}", "node2", fixed=[str(address)])
+        add(store, f"d{number}", f"host{number}", fixed=[str(address)])
 
 
 def all_taken(store):
     """And so is the last one."""
     one_unclaimed(store)
-    add(store, "last", "node2", fixed=["10.0.31.254"])
+    add(store, "last", "node2", fixed=["10.0.31.244"])
 
 
 def one_idle(store):
     """And the first of them is empty."""
     all_taken(store)
-    delete(store, "d0", "node2")
+    delete(store, "d0", "host0")
 
 
 def unselected(store):
@@ -148,6 +147,14 @@ def releasing_an_address(store):
     assert freed.released
 
 
+def collecting(*living):
+    return lambda store: collect_all(store, *living)
+
+
+def claiming(store):
+    return claim_blocks(store, "node1", parse_cidr(OWN), NOW)
+
+
 COSTS: dict[str, tuple[Step, Step, tuple[int, int, int]]] = {
     "ADD from an own block": (own_block, adding(), (2, 0, 1)),
     "ADD that is repeated": (own_block, lambda store: add(store, "c1"), (2, 0, 0)),
@@ -162,11 +169,11 @@ COSTS: dict[str, tuple[Step, Step, tuple[int, int, int]]] = {
     "DEL of what is gone": (own_block, lambda store: delete(store, "c9"), (1, 0, 0)),
     "DEL that ends a block": (unselected, lambda store: delete(store, "c1"), (3, 0, 1)),
     "CHECK": (own_block, checking, (2, 0, 0)),
-    "GC of nothing, in a pool with one block": (own_block, lambda s: collect_all(s, ("c1", "eth0")), (0, 2, 0)),
-    "GC, and for each block with something dead": (own_block, collect_all, (2, 2, 1)),
+    "GC that finds nothing dead": (own_block, collecting(("c1", "eth0")), (0, 2, 0)),
+    "GC that finds something dead in one block": (own_block, collecting(), (2, 2, 1)),
     "release by address": (own_block, releasing_an_address, (3, 0, 1)),
     "release of a block": (own_block, lambda store: release_block(store, OWN), (1, 0, 1)),
-    "claim of a block": (nothing_taken, lambda s: claim_blocks(s, "node1", parse_cidr(OWN), NOW), (2, 0, 1)),
+    "claim of a block": (nothing_taken, claiming, (2, 0, 1)),
 }
 
 
@@ -196,3 +203,30 @@ def test_an_operation_costs_what_the_table_says(name, adapter):
     counting = CountingDatastore(adapter)
     operate(counting)
     assert expected == counting.counts
+
+
+@pytest.mark.parametrize("taken", [0, BLOCKS // 2, BLOCKS - 1])
+def test_to_find_an_unclaimed_block_costs_one_list_of_keys(taken):
+    """However full the pool is, and no value is read."""
+    store = MemoryDatastore()
+    nothing_taken(store)
+    for number in range(taken):
+        claim_blocks(
+            store, f"host{number}", parse_cidr(f"10.0.{number // 16}.{number % 16 * 16}/28"), NOW
+        )
+    lists: list[Range] = []
+    counting = CountingDatastore(store)
+    read = counting.read
+    counting.read = lambda ranges: lists.extend(ranges) or read(ranges)
+    add(counting, "new", now=NOW)
+    of_blocks = [r for r in lists if r.prefix and r.key.startswith(keys.BLOCKS)]
+    assert [Range(keys.blocks_prefix(4), prefix=True, keys_only=True)] == of_blocks
+    assert (2, 0, 1) == counting.counts
+
+
+def test_the_readme_has_the_table():
+    """Row by row."""
+    section = README.split("## What an operation costs")[1].split("## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ")]
+    wanted = [f"| {name} | {' | '.join(map(str, costs))} |" for name, (*_, costs) in COSTS.items()]
+    assert wanted == rows[1:]

@@ -135,7 +135,9 @@ OPERATIONS: dict[str, Callable[[int], Step]] = {
     "DEL at node2": deleting("c2", "node2"),
     "release of the block": release_the_block,
     "deletion of the pool": delete_the_pool,
-    "claim at node2": lambda _: lambda store: claim_blocks(store, "node2", parse_cidr(BLOCK), LATER),
+    "claim at node2": lambda _: (
+        lambda store: claim_blocks(store, "node2", parse_cidr(BLOCK), LATER)
+    ),
     "release of node1": lambda _: lambda store: release_host(store, "node1", LATER),
     "GC at node1": lambda _: lambda store: collect_all(store, now=LATER)[0],
 }
@@ -224,6 +226,28 @@ def operations_of(names):
 def start(world, names, *, atomic):
     """Before the first call; what is learned of the operations is kept for the next schedule."""
     return begin(prepared(world, atomic=atomic), operations_of(names))
+
+
+def owners(store):
+    """Whose each block is."""
+    return [block.affinity for block in survey(store).blocks]
+
+
+@pytest.mark.parametrize(
+    ("world", "host", "before", "after"),
+    [
+        pytest.param("one free", "node2", [], ["host:node2"], id="claim"),
+        pytest.param("held", "node1", ["host:node1"], ["host:node1"], id="assign in own block"),
+        pytest.param("held", "node2", ["host:node1"], ["host:node1"], id="borrow"),
+        pytest.param("emptied", "node2", ["host:node1"], ["host:node2"], id="take back"),
+    ],
+)
+def test_the_worlds_are_what_they_say(world, host, before, after):
+    """What an ADD does there when it is alone."""
+    store = prepared(world, atomic=True).copy()
+    assert before == owners(store)
+    add(store, "alone", host, now=LATER)
+    assert after == owners(store)
 
 
 @pytest.mark.parametrize("world", WORLDS)

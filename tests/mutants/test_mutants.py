@@ -71,7 +71,12 @@ CAUGHT_BY_MODEL = (
         "sequence[ordinal] = self.sequence_number",
         "sequence[ordinal] = 1",
     ),
-    ("taken from the tail", Block.free_ordinals, "in self.unallocated", "in self.unallocated[::-1]"),
+    (
+        "taken from the tail",
+        Block.free_ordinals,
+        "in self.unallocated",
+        "in self.unallocated[::-1]",
+    ),
     (
         "a release sorts the queue",
         Block.collect,
@@ -173,7 +178,13 @@ MUTANTS = [
         "        *self._lowered,\n        *self._blocks.values(),",
         by_crashes,
     ),
-    Mutant("a lost swap is not noticed", MemoryDatastore._expect, "if revision !=", "if False and revision !=", by_races),
+    Mutant(
+        "a lost swap is not noticed",
+        MemoryDatastore._expect,
+        "if revision !=",
+        "if False and revision !=",
+        by_races,
+    ),
 ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cni_ipam.core.gateway import kept_back
@@ -32,6 +32,10 @@ class Request:
     def chosen(self, plain: Plain, version: int) -> list[PlainPool]:
         """The pools that it may use."""
         return plain.choose(version, self.asked, self.holder.host)
+
+    def again(self) -> Request:
+        """The same for somebody on the host who has nothing yet."""
+        return replace(self, holder=Holder("nobody", self.holder.host, ""))
 
     def missing(self, plain: Plain, version: int) -> int:
         """How many addresses it still needs: what it has is part of the answer."""
@@ -122,6 +126,22 @@ def judge_given(plain: Plain, request: Request, version: int, new: list[Assigned
         assert unclaimed <= set(claimed), "taken back, but there was a block that nobody had"
     for addresses, (cidr, _) in given.items():
         take(plain, request.holder, cidr, list(addresses), barred, claim=cidr in claimed)
+
+
+def judge_block(plain: Plain, request: Request, cidr: Cidr) -> None:
+    """A block of the host's that has room, or a new one if there was none."""
+    (version,) = request.counts
+    pools = request.chosen(plain, version)
+    barred = plain.reserved | request.kept(pools)
+    places = {place for pool in pools for place in pool.blocks()}
+    host = request.holder.host
+    fit = [c for c in plain.owned(host) if c in places and set(plain.free(c)) - barred]
+    if fit:
+        assert cidr in fit
+        return
+    unclaimed = plain.unclaimed(places, barred)
+    assert cidr in (unclaimed or plain.reclaimable(places, host, barred))
+    plain.claim(cidr, host)
 
 
 def group(new: list[Assigned]) -> dict[tuple[int, ...], tuple[Cidr, bool]]:

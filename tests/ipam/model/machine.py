@@ -1,74 +1,39 @@
-"""Random operations on the engine, each judged by `Plain` and followed by a look at everything."""
+"""All that may happen: what runtimes do, and what operators do."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, precondition, rule
 
-from cni_ipam.core.address import Address, parse_cidr
+from cni_ipam.core.address import parse_cidr
 from cni_ipam.core.affinity import Affinity
-from cni_ipam.core.gateway import kept_back
 from cni_ipam.core.moment import SECOND
 from cni_ipam.core.pool_rules import check_pool_creation
-from cni_ipam.ctl.deletion import delete_record
-from cni_ipam.ctl.resources import get_kind
 from cni_ipam.datastore import codec, keys
-from cni_ipam.datastore.memory import MemoryDatastore
-from cni_ipam.errors import CniIpamError, NotEmpty, NotFound, UpdateConflict
+from cni_ipam.errors import NotEmpty, ValidationError
 from cni_ipam.ipam import affinity as affinities
-from cni_ipam.ipam.assign import assign
-from cni_ipam.ipam.collect import Living, collect
-from cni_ipam.ipam.free import ReleaseRequest, release_addresses
-from cni_ipam.ipam.release import release, release_handle
-from cni_ipam.ipam.wish import Wish
-from tests.ipam.model.judge import Request, judge_answer, judge_refusal
-from tests.ipam.model.observed import Comparison
-from tests.ipam.model.plain import (
-    RACKS,
-    SELECTORS,
-    Holder,
-    Plain,
-    PlainPool,
-    numbers,
-    version_of,
-)
-from tests.ipam.world import NODES, NOW, SEED, entries, put, put_config, put_node
+from tests.ipam.model.plain import RACKS, SELECTORS, PlainPool, numbers
+from tests.ipam.model.pods import Pods, hosts, rarely
+from tests.ipam.model.stage import of_operators, resource_of, seldom
+from tests.ipam.world import NODES, entries, put, put_config
 
-if TYPE_CHECKING:
-    from cni_ipam.core.address import Cidr
-    from cni_ipam.datastore.port import Datastore
-
-# Name, CIDR and sizes that its blocks may have: the second "one" overlaps with the first.
+# Name, CIDR and the sizes that its blocks may have; "both" overlaps with "one" and "two".
 PLACES = (
     ("one", "10.0.0.0/28", (30, 29)),
     ("two", "10.0.0.16/29", (30, 32)),
     ("both", "10.0.0.0/27", (30,)),
     ("six", "fd00::/124", (126,)),
 )
-ADDRESSES = [*range(0x0A000000, 0x0A000020), *range(0xFD << 120, (0xFD << 120) + 16)]
-
-hosts = st.sampled_from(NODES)
-holders = st.builds(
-    Holder,
-    st.sampled_from([f"net.c{number}" for number in range(3)]),
-    hosts,
-    st.sampled_from(["eth0", "eth1"]),
-)
-counts = st.sampled_from([{4: 1}, {4: 3}, {4: 6}, {6: 1}, {6: 5}, {4: 1, 6: 1}, {4: 2, 6: 4}])
 settings_of_engine = {
     "strict": st.booleans(),
     "auto": st.sampled_from([True, True, True, False]),
     "max_blocks": st.sampled_from([0, 0, 1, 2, 3]),
     "cooldown": st.sampled_from([0, 0, 30]),
 }
-gateways = st.sampled_from(["none", "none", "auto"])
-rarely = st.sampled_from([False, False, False, True])
 
 
 class Machine(Pods):
-    """Three hosts, up to three pools at a time, six attachments on each host; and what operators do."""
+    """Three hosts, up to three pools at a time, six attachments on each host."""
 
     @initialize(
         racks=st.tuples(*[st.sampled_from(RACKS)] * 3),
@@ -78,9 +43,9 @@ class Machine(Pods):
     def furnish(self, racks, size, strict, auto, max_blocks, cooldown):
         self.configure(strict, auto, max_blocks, cooldown)
         for host, rack in zip(NODES, racks, strict=True):
-            self._put_node(host, rack)
-        self._put_pool(PlainPool("one", parse_cidr("10.0.0.0/28"), size))
-        self._put_pool(PlainPool("six", parse_cidr("fd00::/124"), 126))
+            self.put_node(host, rack)
+        self.put_pool(PlainPool("one", parse_cidr("10.0.0.0/28"), size))
+        self.put_pool(PlainPool("six", parse_cidr("fd00::/124"), 126))
 
     # Blocks
 
@@ -114,7 +79,7 @@ class Machine(Pods):
         places = [place for place in pool.blocks() if cidr.covers(place)]
         try:
             claimed, failed = affinities.claim_blocks(self.store, host, cidr, self.plain.now)
-        except CniIpamError:
+        except ValidationError:
             assert pool.disabled
             return
         assert not pool.disabled
@@ -125,25 +90,45 @@ class Machine(Pods):
             if place not in blocks:
                 self.plain.claim(place, host)
 
+    @precondition(lambda self: self.plain.pools)
+    @of_operators
+    @rule(data=st.data(), host=hosts, must_be_empty=st.booleans())
+    def release_blocks(self, data, host, must_be_empty):
+        pool = data.draw(st.sampled_from(list(self.plain.pools.values())))
+        mine = [c for c in self.plain.owned(host) if pool.cidr.covers(c)]
+        used = [c for c in mine if must_be_empty and not self.plain.is_empty(c)]
+        try:
+            affinities.release_blocks(
+                self.store, host, pool.cidr, self.plain.now, must_be_empty=must_be_empty
+            )
+        except NotEmpty:
+            assert used
+        except ValidationError:
+            assert pool.disabled
+            return
+        else:
+            assert not used
+        self.note_disowned(c for c in mine if c not in used)
+
     @seldom
     @rule(host=hosts)
     def remove_host(self, host):
         affinities.remove_host(self.store, host, self.plain.now)
-        self._disown(self.plain.owned(host))
+        self.note_disowned(self.plain.owned(host))
 
     @of_operators
     @rule(host=hosts, rack=st.sampled_from(RACKS))
     def relabel_node(self, host, rack):
-        self._put_node(host, rack)
+        self.put_node(host, rack)
 
     @seldom
     @precondition(lambda self: len(self.plain.racks) > 1)
     @rule(data=st.data())
     def delete_node(self, data):
         host = data.draw(st.sampled_from(sorted(self.plain.racks)))
-        self._delete_record("node", host)
+        self.act_delete_record("node", host)
         del self.plain.racks[host]
-        self._disown(self.plain.owned(host))
+        self.note_disowned(self.plain.owned(host))
 
     # Pools, reservations, configuration, time
 
@@ -160,7 +145,7 @@ class Machine(Pods):
         size = sizes[size % len(sizes)]
         pool = PlainPool(name, parse_cidr(text), size, selector, manual=manual, use=use)
         existing = [codec.decode_document(entry) for entry in entries(self.store, keys.POOLS)]
-        errors = check_pool_creation(_resource(pool), existing, list(self.plain.blocks))
+        errors = check_pool_creation(resource_of(pool), existing, list(self.plain.blocks))
         neighbours = [
             *[other.cidr for other in self.plain.pools.values()],
             *[cidr for cidr in self.plain.blocks],
@@ -169,7 +154,7 @@ class Machine(Pods):
         if may_be:
             assert [] == errors
         if not errors:
-            self._put_pool(pool)
+            self.put_pool(pool)
 
     @of_operators
     @precondition(lambda self: self.plain.pools)
@@ -177,16 +162,16 @@ class Machine(Pods):
     def change_pool(self, data, disabled, selector):
         pool = data.draw(st.sampled_from(list(self.plain.pools.values())))
         pool.disabled, pool.selector = disabled, selector
-        self._put_pool(pool)
+        self.put_pool(pool)
 
     @seldom
     @precondition(lambda self: self.plain.pools)
     @rule(data=st.data())
     def delete_pool(self, data):
         name = data.draw(st.sampled_from(sorted(self.plain.pools)))
-        self._delete_record("ippool", name)
+        self.act_delete_record("ippool", name)
         pool = self.plain.pools.pop(name)
-        self._disown(
+        self.note_disowned(
             cidr
             for cidr, block in self.plain.blocks.items()
             if block.owner and cidr.base in numbers(pool.cidr)
@@ -218,9 +203,8 @@ class Machine(Pods):
     def reserve(self, cidrs):
         document = {"metadata": {"name": "ours"}, "spec": {"reservedCIDRs": cidrs}}
         put(self.store, keys.RESERVATIONS + "ours", document)
-        self._read_reservations()
+        self.read_reservations()
 
     @rule(seconds=st.sampled_from([1, 29, 31, 61]))
     def wait(self, seconds):
         self.plain.now += seconds * SECOND
-

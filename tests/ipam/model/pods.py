@@ -1,4 +1,41 @@
-HEAD
+"""What runtimes do: assign, release, collect."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+from hypothesis.stateful import precondition, rule
+
+from cni_ipam.core.address import Address
+from cni_ipam.errors import (
+    CniIpamError,
+    CoolingDown,
+    NotFound,
+    UpdateConflict,
+)
+from cni_ipam.ipam.assign import ensure_block
+from cni_ipam.ipam.collect import Living, collect
+from cni_ipam.ipam.free import ReleaseRequest, release_addresses
+from cni_ipam.ipam.query import addresses_of, find_owner
+from cni_ipam.ipam.release import release_handle
+from tests.ipam.model.judge import Request, judge_block, judge_refusal
+from tests.ipam.model.plain import Holder, numbers, version_of
+from tests.ipam.model.stage import Stage, of_pods
+from tests.ipam.world import NODES
+
+ADDRESSES = [*range(0x0A000000, 0x0A000020), *range(0xFD << 120, (0xFD << 120) + 16)]
+
+hosts = st.sampled_from(NODES)
+holders = st.builds(
+    Holder,
+    st.sampled_from([f"net.c{number}" for number in range(3)]),
+    hosts,
+    st.sampled_from(["eth0", "eth1"]),
+)
+counts = st.sampled_from([{4: 1}, {4: 3}, {4: 6}, {6: 1}, {6: 5}, {4: 1, 6: 1}, {4: 2, 6: 4}])
+gateways = st.sampled_from(["none", "none", "auto"])
+rarely = st.sampled_from([False, False, False, True])
+
+
 class Pods(Stage):
     """What runtimes do."""
 
@@ -7,12 +44,12 @@ class Pods(Stage):
     @of_pods
     @rule(holder=holders, gateway=gateways)
     def assign_one(self, holder, gateway):
-        self._assign(Request(holder, {4: 1}, gateway=gateway))
+        self.act_assign(Request(holder, {4: 1}, gateway=gateway))
 
     @of_pods
     @rule(holder=holders, count=st.sampled_from([2, 5, 9]), whole=st.booleans())
     def assign_many(self, holder, count, whole):
-        self._assign(Request(holder, {4: count}, whole=whole))
+        self.act_assign(Request(holder, {4: count}, whole=whole))
 
     @of_pods
     @rule(
@@ -29,7 +66,7 @@ class Pods(Stage):
         asked = tuple(data.draw(st.lists(st.sampled_from(known or ["none"]), max_size=2)))
         if asked:
             count = {version: count[version]}
-        self._assign(Request(holder, count, asked, whole, gateway, max_blocks))
+        self.act_assign(Request(holder, count, asked, whole, gateway, max_blocks))
 
     @of_pods
     @rule(
@@ -38,7 +75,7 @@ class Pods(Stage):
         gateway=gateways,
     )
     def assign_fixed(self, holder, addresses, gateway):
-        self._assign_fixed(holder, addresses, gateway)
+        self.act_assign_fixed(holder, addresses, gateway)
 
     # Release
 
@@ -47,7 +84,7 @@ class Pods(Stage):
     @rule(data=st.data(), stranger=holders)
     def delete(self, data, stranger):
         held = list(self.plain.held.values())
-        self._delete(data.draw(st.sampled_from([*held, *held, stranger])))
+        self.act_delete(data.draw(st.sampled_from([*held, *held, stranger])))
 
     @of_pods
     @precondition(lambda self: self.plain.held)
@@ -62,7 +99,7 @@ class Pods(Stage):
             assert not wanted
             return
         assert wanted
-        self._released(wanted, released.addresses)
+        self.note_released(wanted, released.addresses)
 
     @of_pods
     @precondition(lambda self: self.plain.held)
@@ -80,7 +117,7 @@ class Pods(Stage):
             requests.append(ReleaseRequest(Address(version_of(free), free)))
         freed = release_addresses(self.store, requests, self.plain.now)
         spoiled = numbers(self.plain.block_at(mistaken)) if mistaken is not None else ()
-        self._released([a for a in wanted if a not in spoiled], freed.released)
+        self.note_released([a for a in wanted if a not in spoiled], freed.released)
         if mistaken is not None:
             (error,) = freed.errors
             assert isinstance(error, UpdateConflict)
@@ -110,5 +147,37 @@ class Pods(Stage):
         )
         released, errors = collect(self.store, Living("net", host, living), self.plain.now)
         assert [] == errors
-        self._released([a for a in here if self.plain.held[a] in gone], released.addresses)
+        self.note_released([a for a in here if self.plain.held[a] in gone], released.addresses)
 
+    # Blocks ahead of need, and questions
+
+    @of_pods
+    @rule(holder=holders, gateway=gateways)
+    def ensure_block(self, holder, gateway):
+        request = Request(holder, {4: 1}, gateway=gateway)
+        try:
+            cidr = ensure_block(self.store, self.wish(holder, counts={4: 1}, gateway=gateway))
+        except CniIpamError as error:
+            judge_refusal(self.plain, request.again(), error)
+        else:
+            judge_block(self.plain, request.again(), cidr)
+
+    @of_pods
+    @rule(address=st.sampled_from(ADDRESSES))
+    def find_owner(self, address):
+        plain = self.plain
+        pool, owner = plain.pool_at(address), None
+        try:
+            owner = find_owner(self.store, Address(version_of(address), address), plain.now)
+        except CoolingDown:
+            assert address in plain.cooling
+            assert not plain.has_rested(address)
+        except NotFound:
+            is_free = address not in plain.cooling or plain.has_rested(address)
+            assert pool is None or pool.disabled or (address not in plain.held and is_free)
+        if owner:
+            holder = Holder(owner.handle, owner.get("node"), owner.get("ifname"))
+            assert plain.held[address] == holder
+            assert [a.value for a in addresses_of(self.store, holder.handle)] == sorted(
+                a for a, h in plain.held.items() if h.handle == holder.handle
+            )

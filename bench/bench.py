@@ -5,7 +5,8 @@ addresses held throughout. In each round each of them does one ADD, in random or
 DEL; later sixteen at a time. What is measured is the wall time from spawn to wait4. Each answer is
 checked, and the first wrong one ends the run. A default netconf makes routes, so all this happens
 in a network namespace that goes with the run. Go's `calico-ipam` takes part where PEER_CALICO_IPAM
-names it and PEER_ETCD_ENDPOINTS its etcd. A table goes to stdout, the numbers to build/bench.json.
+names it and PEER_ETCD_ENDPOINTS its etcd. The engine alone follows, in large pools and with many
+hosts (`bench/scale.py`). Tables go to stdout, the numbers to build/bench.json.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from bench.contestant import (
     make_contestants,
     make_floor,
 )
+from bench.scale import measure_scale, print_scale
 from cni_ipam.lean.record import record
 from integration.netns import Lab, enter
 from integration.network import ROOT, find_obstacle
@@ -214,10 +216,13 @@ def main() -> None:
         sys.exit(f"bench: {obstacle}")
     try:
         summaries = measure(rounds)
+        print_table(summaries)
+        with tempfile.TemporaryDirectory(dir=ROOT / "build") as folder:
+            scale = measure_scale(Path(folder))
     except (BenchFailed, OSError) as error:
         sys.exit(f"bench: {error}")
-    print_table(summaries)
-    numbers = [summary for summary in summaries if summary["case"] != FLOOR]
+    print_scale(scale)
+    numbers = [summary for summary in [*summaries, *scale] if summary["case"] != FLOOR]
     OUTPUT.write_text(json.dumps(numbers, indent=2) + "\n")
 
 

@@ -1,9 +1,10 @@
 """How the engine grows: large pools, many reservations, many hosts; a part of `make bench`.
 
-No processes here, only the engine on a datastore. A pool of 16,384 blocks is taken to 0, 50,
-99 and 100 %: what a claim costs then, and where all blocks are claimed and that many of them are
-full, a borrowing. Then 5,000 hosts take 100 addresses each while others are at it. Whatever is
-given is checked.
+No processes here, only the engine on a datastore. A pool of 16,384 blocks is claimed by others to
+0, 50 and 99 %: what is a claim then; or all of it is, with as many blocks full: what is a
+borrowing, and at 100 % the refusal. Then 5,000 hosts take 100 addresses each while
+others are at it. Whatever is given is checked, and that a claim takes as many requests in a pool
+that is nearly full as in an empty one.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ from __future__ import annotations
 import math
 import random
 import statistics
+import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
 
 from bench.contestant import BenchFailed
 from cni_ipam.core.address import Cidr, parse_cidr
-from cni_ipam.core.affinity import Affinity, owner_of
+from cni_ipam.core.affinity import Affinity
 from cni_ipam.core.block import Attribute, new_block
 from cni_ipam.core.reservation import Reservations
 from cni_ipam.datastore import codec, keys
@@ -30,6 +34,7 @@ from cni_ipam.ipam.wish import Wish
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
     from typing import Any
 
     from cni_ipam.core.address import Address
@@ -37,11 +42,14 @@ if TYPE_CHECKING:
 
     Json = dict[str, Any]
 
+CLAIMS = (0, 50, 99)
+BORROWS = (0, 50, 99, 100)
+COLUMNS = ("case", "n", "median_ms", "p99_ms", "calls", "conflicts_per_claim", "addresses_per_s")
 POOL = parse_cidr("10.0.0.0/16")
 BLOCK_PREFIX = 30
 BLOCKS = 1 << (BLOCK_PREFIX - POOL.prefix)
-TAKEN_PERCENT = (0, 50, 99, 100)
-CALLS = 20
+CALLS = 10
+CALLS_REFUSED = 2
 HOSTS = 5_000
 PODS = 100
 PODS_AT_ONCE = 10
@@ -95,18 +103,25 @@ def measure_scale(folder: Path) -> list[Json]:
     """Every case; data of its own goes below `folder`. Raises BenchFailed."""
     rows: list[Json] = []
     for adapter in ("memory", "sqlite"):
-        for verb, fill in (("claim", claimed_blocks), ("borrow", full_blocks)):
-            for percent in TAKEN_PERCENT:
-                store = _open(adapter, folder / f"{verb}-{percent}.db")
-                _furnish(store, str(POOL), BLOCK_PREFIX)
-                store.commit(fill(percent))
-                case = f"scale-{verb}-{percent}%-{adapter}"
-                rows.append(_measure_calls(case, store, 4, is_full=percent == 100))
-                store.close()
-    rows.append(_measure_wide_pool())
-    rows.extend(_measure_reservations())
-    rows.append(_measure_hosts())
-    return rows
+        claims = [_measure_pool(folder, adapter, percent, is_claimed=False) for percent in CLAIMS]
+        if len({row["calls"] for row in claims}) > 1:
+            raise BenchFailed(f"a claim's requests grow with the pool: {claims}")
+        rows += claims
+        rows += [_measure_pool(folder, adapter, percent, is_claimed=True) for percent in BORROWS]
+    return [*rows, _measure_wide_pool(), *_measure_reservations(), _measure_hosts()]
+
+
+def _measure_pool(folder: Path, adapter: str, percent: int, *, is_claimed: bool) -> Json:
+    """A pool of which so many blocks are full, the others claimed or not."""
+    case = f"scale-{'borrow' if is_claimed else 'claim'}-{percent}%-{adapter}"
+    store = _open(adapter, folder / f"{case}.db")
+    _furnish(store, str(POOL), BLOCK_PREFIX)
+    full = set(random.Random(percent).sample(range(BLOCKS), BLOCKS * percent // 100))
+    numbers = range(BLOCKS) if is_claimed else sorted(full)
+    store.commit([w for number in numbers for w in _block(number, is_full=number in full)])
+    row = _measure_calls(case, store, 4, is_full=percent == 100)
+    store.close()
+    return row
 
 
 def _open(adapter: str, path: Path) -> Datastore:
@@ -125,18 +140,6 @@ def _furnish(store: Datastore, cidr: str, block_size: int, hosts: int = CALLS) -
 
 def _host(number: int) -> str:
     return f"node{number}"
-
-
-def claimed_blocks(percent: int) -> list[Write]:
-    """So many of the blocks are others' and full; nobody has the rest, except at 100 %."""
-    full = set(random.Random(percent).sample(range(BLOCKS), BLOCKS * percent // 100))
-    return [write for number in sorted(full) for write in _block(number, is_full=True)]
-
-
-def full_blocks(percent: int) -> list[Write]:
-    """All of the blocks are others', and so many of them full."""
-    full = set(random.Random(percent).sample(range(BLOCKS), BLOCKS * percent // 100))
-    return [w for number in range(BLOCKS) for w in _block(number, is_full=number in full)]
 
 
 def _block(number: int, *, is_full: bool) -> list[Write]:
@@ -165,16 +168,16 @@ def _wish(host: str, number: int, version: int, count: int = 1) -> Wish:
     )
 
 
-def _measure_calls(
-    case: str, store: Datastore, version: int, *, is_full: bool = False
-) -> Json:
+def _measure_calls(case: str, store: Datastore, version: int, *, is_full: bool = False) -> Json:
     """One ADD of each of some hosts."""
     counting = Counting(store)
     times, calls, given = [], [], []
-    for number in range(CALLS):
+    for number in range(CALLS_REFUSED if is_full else CALLS):
         before, started = counting.calls, time.perf_counter()
         try:
-            given += [a.address for a in assign(counting, _wish(_host(number), 0, version)).assigned]
+            given += [
+                a.address for a in assign(counting, _wish(_host(number), 0, version)).assigned
+            ]
         except PoolExhausted:
             if not is_full:
                 raise BenchFailed(f"{case}: the pool is not exhausted") from None
@@ -200,7 +203,7 @@ def _row(case: str, times: Sequence[float], seconds: float, **more: float) -> Js
         **more,
     }
     rounded = {name: round(number, 3) for name, number in numbers.items()}
-    return {"case": case, "subject": "cni-ipam", "n": len(ordered), **rounded}
+    return {"case": case, "subject": "cni-ipam", "n": len(ordered), **rounded, "ratio": None}
 
 
 def _measure_wide_pool() -> Json:
@@ -212,7 +215,7 @@ def _measure_wide_pool() -> Json:
 
 def _measure_reservations() -> list[Json]:
     """A thousand reserved blocks, and half of a /8."""
-    rows = []
+    rows: list[Json] = []
     thousand = [f"10.0.{number // 4}.{number % 4 * 64}/28" for number in range(1000)]
     for case, pool, reserved in (
         ("scale-claim-1000-reservations-memory", "10.0.0.0/16", thousand),
@@ -226,18 +229,18 @@ def _measure_reservations() -> list[Json]:
             store.commit([Write(keys.RESERVATIONS + name, value, ABSENT)])
         rows.append(_measure_calls(case, store, 4))
         spans = Reservations().plus([parse_cidr(text) for text in reserved])
-        for _, owner_address in _allocated(store):
-            if spans.contains(owner_address):
-                raise BenchFailed(f"{case}: {owner_address} is reserved")
+        for address in _allocated(store):
+            if spans.contains(address):
+                raise BenchFailed(f"{case}: {address} is reserved")
     return rows
 
 
-def _allocated(store: Datastore) -> Iterator[tuple[str, Address]]:
+def _allocated(store: Datastore) -> Iterator[Address]:
     for page in store.pages(keys.BLOCKS, 256):
         for entry in page:
             block = codec.decode_block(entry)
-            for ordinal, owner in block.allocated():
-                yield str(owner.handle), block.cidr.address(ordinal)
+            for ordinal, _ in block.allocated():
+                yield block.cidr.address(ordinal)
 
 
 class Crowd:
@@ -285,8 +288,8 @@ def _measure_hosts() -> Json:
             crowd.serve(order[first : first + HOSTS_AT_ONCE], number)
     seconds = time.perf_counter() - started
     _require_distinct(case, crowd.given, HOSTS * PODS)
-    stored = {address for _, address in _allocated(store)}
-    if stored != set(crowd.given):
+    stored = list(_allocated(store))
+    if set(stored) != set(crowd.given):
         raise BenchFailed(f"{case}: {len(stored)} addresses are recorded")
     (blocks,) = store.read([Range(keys.BLOCKS, prefix=True, keys_only=True)])
     conflicts = crowd.conflicts / len(blocks)
@@ -294,3 +297,13 @@ def _measure_hosts() -> Json:
         raise BenchFailed(f"{case}: {conflicts:.2f} conflicts for each claim")
     row = _row(case, crowd.times, seconds, conflicts_per_claim=conflicts)
     return row | {"addresses_per_s": round(len(stored) / seconds)}
+
+
+def print_scale(rows: Sequence[Json]) -> None:
+    """One row each."""
+    table = Table(title="the engine alone; calls are requests to the datastore")
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column == "case" else "right")
+    for row in rows:
+        table.add_row(*[f"{row.get(column, '')}" for column in COLUMNS])
+    Console(width=None if sys.stdout.isatty() else 120).print(table)

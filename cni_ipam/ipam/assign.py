@@ -65,7 +65,8 @@ def _read_view(store: Datastore, wish: Wish) -> View:
 
 
 def _read_required(store: Datastore, wish: Wish) -> View:
-    view = read_view(store, wish.host, wish.versions, [wish.handle], wish.kind)
+    handles = [wish.handle] if wish.handle else []
+    view = read_view(store, wish.host, wish.versions, handles, wish.kind)
     # Node and handle would be written as new ones, which the datastore refuses each time.
     view.require(keys.NODES + wish.host, keys.handle_key(wish.handle))
     if wish.heeds_ready:
@@ -81,7 +82,7 @@ class Attempt:
         self.wish = wish
         self.view = view
         self.draft = Draft()
-        self.owner = Attribute(wish.handle, dict(wish.owner))
+        self.owner = Attribute(wish.handle or None, dict(wish.owner) or None)
         self.blocks: dict[Cidr, tuple[Block, int]] = {}
         self.changed: dict[Cidr, Block] = {}
         self.assigned: list[Assigned] = []
@@ -157,6 +158,10 @@ class Attempt:
 
     def _assign_family(self, version: int, count: int) -> None:
         missing = count - self._find_again(version, count)
+        if missing and self.wish.max_per_handle:
+            from cni_ipam.ipam.handle_limit import assign_from_held
+
+            missing -= assign_from_held(self, version, missing)
         if not missing:
             return
         try:
@@ -250,20 +255,24 @@ class Attempt:
         )
 
     def _finish(self) -> None:
-        handle, revision = self.view.handles.get(
-            self.wish.handle, (Handle(self.wish.handle, {}), ABSENT)
-        )
-        for cidr, block in self.changed.items():
-            mine = block.find_ordinals(lambda owner: owner.handle == self.wish.handle)
-            handle = handle.with_count(cidr, len(mine))
-        if self.changed:
-            self.draft.raise_handle(handle, revision)
+        if self.changed and self.wish.handle:
+            self._count()
         if self.changed and self.wish.lacks_node(self.view):
             node = pools.new_node(self.wish)
             self.draft.create(node.key, str(node.value))
         writes = self.draft.writes()
         if writes:
             self.store.commit(writes)
+
+    def _count(self) -> None:
+        """Put the handle, with what it has from now on in each block, into the draft."""
+        handle, revision = self.view.handles.get(
+            self.wish.handle, (Handle(self.wish.handle, {}), ABSENT)
+        )
+        for cidr, block in self.changed.items():
+            mine = block.find_ordinals(lambda owner: owner.handle == self.wish.handle)
+            handle = handle.with_count(cidr, len(mine))
+        self.draft.raise_handle(handle, revision)
 
 
 def ensure_block(store: Datastore, wish: Wish) -> Cidr:

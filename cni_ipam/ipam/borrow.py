@@ -46,15 +46,17 @@ def assign_from_others(attempt: Attempt, chosen: Sequence[Pool], count: int) -> 
     version = chosen[0].cidr.version
     reserved = attempt.reservations(chosen)
     strict = attempt.view.config.strict_affinity
+    mine = attempt.wish.affinity
     taken = 0
     later: list[Foreign] = []
     for page in _foreign_pages(attempt, chosen):
         taken += _take_back(attempt, chosen, page, count - taken, reserved)
-        first = [found for found in page if found.rank == 0 and not strict]
+        usable = [found for found in page if not strict or found.block.affinity == mine]
+        first = [found for found in usable if found.rank == 0]
         taken += _borrow(attempt, first, count - taken, reserved)
         if taken == count:
             return taken
-        later += [found for found in page if found.rank and not strict]
+        later += [found for found in usable if found.rank]
     taken += _borrow(attempt, sorted(later, key=_rank), count - taken, reserved)
     if taken < count:
         names = " ".join(str(pool.cidr) for pool in chosen)
@@ -103,7 +105,7 @@ def _take_back(
 
 def _is_idle(attempt: Attempt, block: Block) -> bool:
     """Whether it is empty and was claimed long enough ago; no time counts as long ago."""
-    if block.affinity is None or not block.is_empty:
+    if block.affinity in (None, attempt.wish.affinity) or not block.is_empty:
         return False
     try:
         claimed = parse_rfc3339(block.claim_time or "")
@@ -113,7 +115,8 @@ def _is_idle(attempt: Attempt, block: Block) -> bool:
 
 
 def _foreign_pages(attempt: Attempt, chosen: Sequence[Pool]) -> Iterator[list[Foreign]]:
-    """Others' blocks in the pools, page by page; they become known to `attempt`."""
+    """Others' blocks in the pools, page by page; they become known to `attempt`. The host's own
+    are among them if another process of its claimed them since this attempt began."""
     prefix = keys.blocks_prefix(chosen[0].cidr.version)
     for page in attempt.store.pages(prefix, PAGE_SIZE):
         found = [_decode(attempt, chosen, entry) for entry in page]
@@ -133,8 +136,6 @@ def _decode(attempt: Attempt, chosen: Sequence[Pool], entry: Entry) -> Foreign |
     cooldown = attempt.view.config.cooldown_seconds
     block = block.collect(attempt.wish.now, cooldown)
     attempt.blocks.setdefault(block.cidr, (block, entry.revision))
-    return (
-        None
-        if block.affinity == attempt.wish.affinity
-        else Foreign(ranks[0], block, entry.revision)
-    )
+    if block.affinity == attempt.wish.affinity and cidr in attempt.view.affinities:
+        return None
+    return Foreign(ranks[0], block, entry.revision)

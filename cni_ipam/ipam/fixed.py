@@ -42,9 +42,13 @@ def assign_fixed(attempt: Attempt, address: Address) -> None:
     owner = block.attribute_of(ordinal)
     if owner is None:
         _check_affinity(attempt, block)
+        if attempt.wish.max_per_handle:
+            from cni_ipam.ipam.handle_limit import require_room
+
+            require_room(attempt, address.version)
         block = block.assign_ordinal(ordinal, attempt.owner)
         attempt.put(block, revision)
-    elif owner.released_at is not None or not attempt.wish.answers_again(owner):
+    elif owner.released_at is not None or not attempt.wish.allows_again(owner):
         raise _in_use(address, owner)
     attempt.answer(block, ordinal, is_fixed=True)
 

@@ -1,7 +1,7 @@
 """The cluster-wide settings: read, and written by the rules.
 
-They lie where allocations look for them, under the key that `calicoctl ipam configure` uses, which in
-etcd is not the key of the resource IPAMConfiguration.
+They lie where allocations look for them, under the key that `calicoctl ipam configure` uses,
+which in etcd is not the key of the resource IPAMConfiguration.
 """
 
 from __future__ import annotations

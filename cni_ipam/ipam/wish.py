@@ -28,10 +28,14 @@ class Wish:
     `owner` holds the owner attributes, which identify the attachment. `now` is in nanoseconds since
     the epoch, `seed` at least 16 random bytes.
 
+    Without a `handle` (an empty text) addresses can be released one by one only. Without a `use`
+    a fixed address may be of any pool; other wishes are refused.
+
     With `whole` it is all or nothing, otherwise a part is given, with messages. With `repeats` what
     the attachment has already is part of the answer. `max_blocks` limits the blocks of the host in
     these pools below what the config says, `host_reserved` is what a new block keeps for its host,
-    and `kind` is `virtual` for load balancers, which have no Node."""
+    and `kind` is `virtual` for load balancers, which have no Node. With `max_per_handle` the handle
+    gets no more than that of a family; what it has, on any node, is the answer then."""
 
     host: str
     handle: str
@@ -63,6 +67,12 @@ class Wish:
     def answers_again(self, owner: Attribute) -> bool:
         """Whether an allocation that is there already is part of the answer."""
         return self.repeats and self.is_mine(owner)
+
+    def allows_again(self, owner: Attribute) -> bool:
+        """Whether a fixed address that is allocated already may be the answer: with a limit
+        whatever the handle has, as in Calico."""
+        is_handles = bool(self.max_per_handle) and owner.handle == self.handle
+        return is_handles or self.answers_again(owner)
 
     @property
     def affinity(self) -> str:

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from cni_ipam.core.address import parse_address, parse_cidr
+from cni_ipam.core.block import Attribute
 from cni_ipam.core.moment import SECOND
 from cni_ipam.datastore import codec, keys
 from cni_ipam.errors import (
@@ -68,6 +69,15 @@ def test_owner_attributes_are_calicos_with_network_and_ifname(store):
         "pod": "p",
         "namespace": "ns",
     } == the_block(store).attributes[0].secondary
+
+
+def test_an_address_without_handle_is_nobodys_to_ask_for_again(store):
+    """Calico's library knows such addresses: no handle counts them, each call takes another."""
+    first, second = [add(store, handle="", owner={}) for _ in range(2)]
+    assert first != second
+    assert [Attribute()] == list(the_block(store).attributes)
+    assert [] == survey(store).handles
+    assert [] == findings(store)
 
 
 def test_own_blocks_come_first(store):

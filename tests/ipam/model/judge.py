@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cni_ipam.core.gateway import kept_back
-from cni_ipam.errors import FamilyMissing
+from cni_ipam.errors import BlockLimit, FamilyMissing, NoQualifiedPool, PoolExhausted
 from tests.ipam.model.plain import Holder, numbers, version_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cni_ipam.core.address import Cidr
-    from cni_ipam.errors import CniIpamError
+    from cni_ipam.errors import AllocationError, CniIpamError
     from cni_ipam.ipam.wish import Assigned, Outcome
     from tests.ipam.model.plain import Plain, PlainPool, Room
 
@@ -130,18 +130,35 @@ def judge_given(plain: Plain, request: Request, version: int, new: list[Assigned
 
 def judge_block(plain: Plain, request: Request, cidr: Cidr) -> None:
     """A block of the host's that has room, or a new one if there was none."""
+    own, unclaimed = find_blocks(plain, request)
+    if own:
+        assert cidr in own
+    else:
+        assert cidr in unclaimed
+        assert plain.auto
+        plain.claim(cidr, request.holder.host)
+
+
+def judge_no_block(plain: Plain, request: Request, error: AllocationError) -> None:
+    """The host has no block with room, and may not have a new one or finds none."""
+    own, unclaimed = find_blocks(plain, request)
+    assert not own
+    (version,) = request.counts
+    if not request.chosen(plain, version):
+        assert isinstance(error, NoQualifiedPool)
+    elif not isinstance(error, BlockLimit):
+        assert isinstance(error, PoolExhausted)
+        assert not (plain.auto and unclaimed)
+
+
+def find_blocks(plain: Plain, request: Request) -> tuple[list[Cidr], list[Cidr]]:
+    """The host's blocks with room, and those that nobody has."""
     (version,) = request.counts
     pools = request.chosen(plain, version)
     barred = plain.reserved | request.kept(pools)
-    places = {place for pool in pools for place in pool.blocks()}
-    host = request.holder.host
-    fit = [c for c in plain.owned(host) if c in places and set(plain.free(c)) - barred]
-    if fit:
-        assert cidr in fit
-        return
-    unclaimed = plain.unclaimed(places, barred)
-    assert cidr in (unclaimed or plain.reclaimable(places, host, barred))
-    plain.claim(cidr, host)
+    places = [place for pool in pools for place in pool.blocks()]
+    mine = [cidr for cidr in plain.owned(request.holder.host) if cidr in places]
+    return [c for c in mine if set(plain.free(c)) - barred], plain.unclaimed(places, barred)
 
 
 def group(new: list[Assigned]) -> dict[tuple[int, ...], tuple[Cidr, bool]]:

@@ -7,7 +7,7 @@ from hypothesis.stateful import precondition, rule
 
 from cni_ipam.core.address import Address
 from cni_ipam.errors import (
-    CniIpamError,
+    AllocationError,
     CoolingDown,
     NotFound,
     UpdateConflict,
@@ -17,7 +17,7 @@ from cni_ipam.ipam.collect import Living, collect
 from cni_ipam.ipam.free import ReleaseRequest, release_addresses
 from cni_ipam.ipam.query import addresses_of, find_owner
 from cni_ipam.ipam.release import release_handle
-from tests.ipam.model.judge import Request, judge_block, judge_refusal
+from tests.ipam.model.judge import Request, judge_block, judge_no_block
 from tests.ipam.model.plain import Holder, numbers, version_of
 from tests.ipam.model.stage import Stage, of_pods
 from tests.ipam.world import NODES
@@ -157,8 +157,8 @@ class Pods(Stage):
         request = Request(holder, {4: 1}, gateway=gateway)
         try:
             cidr = ensure_block(self.store, self.wish(holder, counts={4: 1}, gateway=gateway))
-        except CniIpamError as error:
-            judge_refusal(self.plain, request.again(), error)
+        except AllocationError as error:
+            judge_no_block(self.plain, request.again(), error)
         else:
             judge_block(self.plain, request.again(), cidr)
 
@@ -178,6 +178,6 @@ class Pods(Stage):
         if owner:
             holder = Holder(owner.handle, owner.get("node"), owner.get("ifname"))
             assert plain.held[address] == holder
-            assert [a.value for a in addresses_of(self.store, holder.handle)] == sorted(
-                a for a, h in plain.held.items() if h.handle == holder.handle
-            )
+            theirs = [a for a, h in plain.held.items() if h.handle == holder.handle]
+            found = addresses_of(self.store, holder.handle)
+            assert sorted(theirs) == sorted(a.value for a in found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cni_ipam.core.address import BITS, Cidr
-from cni_ipam.core.affinity import Affinity
+from cni_ipam.core.affinity import PENDING, Affinity
 from cni_ipam.core.block import new_block
 from cni_ipam.datastore import codec, keys
 from cni_ipam.datastore.port import ABSENT, Range
@@ -70,7 +70,7 @@ def _claim(store: Datastore, affinity: Affinity, now: int) -> bool:
     else:
         block = codec.decode_block(blocks[0])
         if block.affinity != affinity.owner:
-            if found:
+            if found and known.state != PENDING:
                 draft.drop_stale(known, revision)
                 store.commit(draft.writes())
             return False
@@ -99,8 +99,10 @@ def _release(store: Datastore, affinity: Affinity, now: int, *, must_be_empty: b
         [Range(key), Range(keys.block_key(affinity.cidr)), Range(keys.CONFIG)]
     )
     draft = Draft()
-    if found:
-        draft.give_up(codec.decode_affinity(found[0]), found[0].revision)
+    known = codec.decode_affinity(found[0]) if found else affinity
+    # A claim under way: its maker will write the block, which no swap of ours could prevent.
+    if found and (blocks or known.state != PENDING):
+        draft.give_up(known, found[0].revision)
     if blocks:
         block = codec.decode_block(blocks[0])
         cooldown = codec.decode_config(config[0] if config else None).cooldown_seconds
@@ -136,12 +138,12 @@ def release_blocks(
 
 
 def release_host(
-    store: Datastore, host: str, now: int, *, must_be_empty: bool = False
+    store: Datastore, host: str, now: int, *, must_be_empty: bool = False, kind: str = "host"
 ) -> list[Cidr]:
     """Take all blocks of both families from `host`; those that it lost.
 
     Goes on after an error and raises the first."""
-    found = _list_affinities(store, [keys.affinities_prefix(host, v) for v in BITS])
+    found = _list_affinities(store, [keys.affinities_prefix(host, v, kind) for v in BITS])
     return _release_all(store, found, now, must_be_empty=must_be_empty)
 
 

@@ -18,7 +18,7 @@ and *pending is absent*: an affinity is confirmed only after its block names the
 
 from __future__ import annotations
 
-from cni_ipam.core.block import Attribute
+from cni_ipam.core.block import Attribute, new_block
 from cni_ipam.core.gateway import kept_back
 from cni_ipam.core.handle import Handle
 from cni_ipam.core.pool import PoolRequest, choose_pools, find_pool
@@ -109,36 +109,42 @@ class Attempt:
 
     def ensure(self) -> Cidr:
         """The block of `ensure_block`."""
-        version = min(self.wish.counts)
+        wish = self.wish
+        version = min(wish.counts)
         self.blocks = read_blocks(self.store, self.view.affinities, self.view.faults)
         chosen = choose_pools(self.view.pools, self._pool_request(version))
         reserved = self.reservations(chosen)
-        for cidr, (block, _) in self.blocks.items():
-            is_own = block.affinity == self.wish.affinity
-            if (
-                is_own
-                and any(pool.cidr.covers(cidr) for pool in chosen)
-                and _has_room(block, reserved)
-            ):
+        for cidr, (block, revision) in self.blocks.items():
+            is_own = block.affinity == wish.affinity
+            is_meant = is_own and any(pool.cidr.covers(cidr) for pool in chosen)
+            if is_meant and _has_room(block, reserved):
+                affinity, known = self.view.affinities[cidr]
+                if not affinity.is_confirmed:
+                    self.draft.confirm(affinity, known)
+                    self.draft.put_block(block.touch(), revision)
+                    self.store.commit(self.draft.writes())
                 return cidr
         claim.require_claims(self, chosen)
         for cidr in claim.find_unclaimed(self, chosen, reserved):
-            claim.claim_empty(self, cidr)
-            if _has_room(self.blocks[cidr][0], reserved):
+            if _has_room(new_block(cidr, wish.affinity, wish.now, wish.host_reserved), reserved):
+                claim.claim_empty(self, cidr)
                 self.store.commit(self.draft.writes())
                 return cidr
         raise shortfall(self, version, 1, 1, chosen)
 
     def _assign_part(self) -> AllocationError | None:
-        """What there is; the error that ended a family early, with which the next is not tried."""
+        """What there is; the error that ended a family early, with which the next is not tried.
+
+        A first family that is refused altogether is raised: there is no answer then."""
+        is_first = True
         for version, count in self.wish.counts.items():
-            had = len(self.assigned)
             try:
                 self._assign_family(version, count)
             except AllocationError as error:
-                if len(self.assigned) == had and not isinstance(error, BlockLimit):
+                if is_first and not self.assigned and not isinstance(error, BlockLimit):
                     raise
                 return error
+            is_first = False
         return None
 
     def _assign_families(self) -> None:

@@ -92,14 +92,17 @@ def _take_back(
         if not _is_idle(attempt, found.block) or reserved.covers(found.block.cidr):
             continue
         require_claims(attempt, chosen)
-        kind, host = parse_owner(found.block.affinity or "")
-        key = keys.affinity_key(host, found.block.cidr, kind)
-        for entry in attempt.store.read([Range(key)])[0]:
-            attempt.draft.give_up(codec.decode_affinity(entry), entry.revision)
-        affinity = Affinity(attempt.wish.kind, attempt.wish.host, found.block.cidr)
-        taken += claim(
-            attempt, affinity, ABSENT, count - taken, reserved, block_revision=found.revision
+        mine = Affinity(attempt.wish.kind, attempt.wish.host, found.block.cidr)
+        affinity, revision = attempt.view.affinities.get(found.block.cidr, (mine, ABSENT))
+        got = claim(
+            attempt, affinity, revision, count - taken, reserved, block_revision=found.revision
         )
+        if got:
+            kind, host = parse_owner(found.block.affinity or "")
+            key = keys.affinity_key(host, found.block.cidr, kind)
+            for entry in attempt.store.read([Range(key)])[0]:
+                attempt.draft.give_up(codec.decode_affinity(entry), entry.revision)
+        taken += got
     return taken
 
 

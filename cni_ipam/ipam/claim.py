@@ -3,7 +3,7 @@ longer for it."""
 
 from __future__ import annotations
 
-from cni_ipam.core.affinity import Affinity
+from cni_ipam.core.affinity import PENDING, Affinity
 from cni_ipam.core.block import new_block
 from cni_ipam.core.pool import find_pool
 from cni_ipam.core.walk import walk_blocks
@@ -54,7 +54,10 @@ def assign_from_own(attempt: Attempt, chosen: Sequence[Pool], count: int) -> int
             if not is_unreadable(attempt, cidr):
                 taken += claim(attempt, affinity, revision, count - taken, reserved)
         elif block.affinity != affinity.owner:
-            attempt.draft.drop_stale(affinity, revision)
+            # A pending one of an idle block may be of a taking back under way; then it stays.
+            idle = block.collect(attempt.wish.now, attempt.view.config.cooldown_seconds).is_empty
+            if affinity.state != PENDING or not idle:
+                attempt.draft.drop_stale(affinity, revision)
         else:
             got = attempt.take(block, block_revision, count - taken, reserved)
             if got and not affinity.is_confirmed:

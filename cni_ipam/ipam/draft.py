@@ -65,10 +65,12 @@ class Draft:
 
     def confirm(self, affinity: Affinity, revision: int) -> None:
         """Take `affinity` through pending to confirmed around the write of its block."""
-        self._move(affinity, revision, PENDING)
+        is_underway = revision != ABSENT and affinity.state == PENDING
+        if not is_underway:
+            self._move(affinity, revision, PENDING)
         key = keys.affinity_key(affinity.host, affinity.cidr, affinity.kind)
         confirmed = codec.encode_affinity(replace(affinity, state=CONFIRMED))
-        self._settled.append(Write(key, confirmed, SAME))
+        self._settled.append(Write(key, confirmed, revision if is_underway else SAME))
 
     def give_up(self, affinity: Affinity, revision: int) -> None:
         """Take `affinity` through pendingDeletion to nothing around the write of its block.

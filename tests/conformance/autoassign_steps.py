@@ -129,8 +129,13 @@ def release_affinity(world: World, step: Step) -> Answer:
 
 
 def release_host_affinities(world: World, step: Step) -> Answer:
-    must_be_empty = step.get("mustBeEmpty", False)
-    claims.release_host(world.store, step["node"], world.tick(), must_be_empty=must_be_empty)
+    claims.release_host(
+        world.store,
+        step["node"],
+        world.tick(),
+        must_be_empty=step.get("mustBeEmpty", False),
+        kind=_kind(step),
+    )
     return Answer()
 
 
@@ -145,7 +150,7 @@ def remove_host(world: World, step: Step) -> Answer:
 
 
 def set_owner(world: World, step: Step) -> Answer:
-    updates, wanted = step["updates"], step.get("preconditions", {})
+    updates, wanted = step["updates"], step.get("preconditions") or {}
     _refuse_others(updates, {"active", "alternate", "clearActive", "clearAlternate"})
     _refuse_others(wanted, {"active", "alternate", "activeEmpty", "alternateEmpty"})
     owner.set_owner(
@@ -403,7 +408,7 @@ STEPS: dict[str, tuple[Callable[[World, Step], Answer], set[str]]] = {
     "release_by_handle": (release_by_handle, {"handle"}),
     "claim_affinity": (claim_affinity, {"node", "cidr", "affinityType"}),
     "release_affinity": (release_affinity, {"node", "cidr", "affinityType", "mustBeEmpty"}),
-    "release_host_affinities": (release_host_affinities, {"node", "mustBeEmpty"}),
+    "release_host_affinities": (release_host_affinities, {"node", "affinityType", "mustBeEmpty"}),
     "release_pool_affinities": (release_pool_affinities, {"cidr"}),
     "remove_host": (remove_host, {"node"}),
     "set_owner": (set_owner, {"ip", "handle", "updates", "preconditions"}),

@@ -277,12 +277,20 @@ def test_an_affinity_whose_block_is_anothers_goes_alone(store):
     assert ["node2"] == [affinity.host for affinity in survey(store).affinities]
 
 
-@pytest.mark.parametrize("state", ["pending", "pendingDeletion"])
+@pytest.mark.parametrize("state", ["confirmed", "pendingDeletion"])
 def test_an_affinity_without_block_goes(store, state):
     """What a crash left."""
     put(store, keys.affinity_key("node1", parse_cidr("10.0.0.4/30")), {"state": state})
     assert release_block(store, "10.0.0.4/30")
     assert [] == findings(store)
+
+
+def test_a_claim_under_way_is_left_alone(store):
+    """Its maker may be about to write the block, which would then name a host without affinity."""
+    put(store, keys.affinity_key("node1", parse_cidr("10.0.0.4/30")), {"state": "pending"})
+    before = entries(store)
+    assert not release_block(store, "10.0.0.4/30")
+    assert before == entries(store)
 
 
 def test_releasing_what_is_not_there_is_nothing(store):

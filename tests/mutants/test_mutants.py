@@ -14,7 +14,7 @@ from cni_ipam.core.block import Block, _has_rested
 from cni_ipam.core.handle import Handle
 from cni_ipam.datastore.memory import MemoryDatastore
 from cni_ipam.errors import CniIpamError
-from cni_ipam.ipam import borrow, claim, collect, fixed, free, release
+from cni_ipam.ipam import affinity, borrow, claim, collect, fixed, free, release
 from cni_ipam.ipam.assign import Attempt
 from cni_ipam.ipam.draft import Draft
 from tests.ipam import test_crash, world
@@ -123,7 +123,7 @@ CAUGHT_BY_MODEL = (
     ("one block more than the limit", claim.require_claims, ">= limit", "> limit"),
     (
         "the handle counts one address for many",
-        Attempt._finish,
+        Attempt._count,
         "handle.with_count(cidr, len(mine))",
         "handle.with_count(cidr, 1)",
     ),
@@ -142,16 +142,16 @@ CAUGHT_BY_MODEL = (
         "False and",
     ),
     (
-        "GC takes the living container's second interface",
+        "GC takes what other nodes' pods have",
         collect.Living.is_dead,
-        "return (container_id, ifname) not in self.attachments",
-        'return (container_id, "eth0") not in self.attachments',
+        'owner.get("node") != self.node or',
+        "",
     ),
     (
-        "an empty block that nobody owns stays",
-        release.put_released,
-        "if left.is_empty and left.affinity is None:",
-        "if False:",
+        "a block in use goes with its affinity",
+        affinity._release,
+        "if block.is_empty:",
+        "if True:",
     ),
 )
 

@@ -183,26 +183,23 @@ class Plain:
         barred = self.reserved | kept
         places = {cidr for pool in pools for cidr in pool.blocks()}
         mine = [cidr for cidr in places if cidr in self.blocks and self.blocks[cidr].owner == host]
-        given = sum(self._count(cidr, barred) for cidr in mine)
-        if given >= count:
-            return Room(count, count)
+        own = sum(self._count(cidr, barred) for cidr in mine)
         left = self.limit(asked_limit) - len(mine)
-        if left <= 0:
-            return Room(given, given, (BlockLimit,))
-        if not self.auto:
-            return Room(given, given, (PoolExhausted,))
+        if own >= count:
+            return Room(count, count)
+        if left <= 0 or not self.auto:
+            return Room(own, own, (BlockLimit if left <= 0 else PoolExhausted,))
         fresh = sorted(self._count(c, barred) for c in self.unclaimed(places, barred))
         idle = sorted(self._count(c, barred) for c in self.reclaimable(places, host, barred))
-        least = given + sum([*fresh, *idle][:left])
-        most = given + sum([*fresh[::-1], *idle[::-1]][:left])
-        if len(fresh) + len(idle) >= left:
-            return Room(min(least, count), min(most, count), (BlockLimit,))
-        if self.strict:
-            return Room(min(least, count), min(most, count), (StrictAffinity,))
-        given += sum(fresh) + sum(
-            self._count(c, barred) for c in places if c in self.blocks and c not in mine
-        )
-        return Room(min(given, count), min(given, count), (PoolExhausted,))
+        least = own + sum([*fresh, *idle][:left])
+        most = own + sum([*fresh[::-1], *idle[::-1]][:left])
+        error: type[Exception] = BlockLimit
+        if len(fresh) + len(idle) < left:
+            error = StrictAffinity if self.strict else PoolExhausted
+        if error is PoolExhausted:
+            others = [cidr for cidr in places if cidr in self.blocks and cidr not in mine]
+            least = most = own + sum(fresh) + sum(self._count(cidr, barred) for cidr in others)
+        return Room(min(least, count), min(most, count), (error,))
 
     def unclaimed(self, places: Iterable[Cidr], barred: set[int]) -> list[Cidr]:
         """The places where no block is yet and where one would be of use."""

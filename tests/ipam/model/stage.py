@@ -22,8 +22,6 @@ from tests.ipam.model.plain import Plain, numbers, version_of
 from tests.ipam.world import NOW, SEED, entries, put, put_node
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from cni_ipam.core.address import Cidr
     from cni_ipam.datastore.port import Datastore
     from tests.ipam.model.judge import Request
@@ -102,8 +100,7 @@ class Stage(RuleBasedStateMachine):
         fixed = tuple([Address(version_of(address), address) for address in addresses])
         try:
             outcome = assign(self.store, self.wish(holder, fixed=fixed, gateway=gateway))
-        except CniIpamError as error:
-            assert isinstance(error, tuple(refusals)), f"{error!r} is none of {refusals}"
+        except tuple(refusals):
             return
         assert set() == refusals
         assert addresses == [a.address.value for a in outcome.assigned]

@@ -6,12 +6,12 @@ TABLES =
 
 .NOTPARALLEL:
 .PHONY: demo test setup venv build install install-drop-in uninstall
-.PHONY: test-unit test-integration bench conformance lint
+.PHONY: test-unit test-proofs test-integration bench conformance lint
 
 demo: setup build  ## the main job, end to end, in namespaces of its own
 	@$(PY) -m integration.demo
 
-test: setup build lint test-unit conformance test-integration  ## every test
+test: setup build lint test-unit test-proofs conformance test-integration  ## every test
 
 setup:  ## get what is missing
 	@packaging/setup.sh
@@ -32,8 +32,11 @@ uninstall:  ## take everything away again, but no data
 	@packaging/install.sh uninstall "$(DESTDIR)"
 
 test-unit: venv  ## no root, no network
-	$(PYTEST) tests --cov=cni_ipam/core --cov-branch --cov-report=
+	$(PYTEST) tests -m 'not proof' --cov=cni_ipam/core --cov-branch --cov-report=
 	$(PY) -m coverage report --include='cni_ipam/core/*' --fail-under=95
+
+test-proofs: venv  ## model test, interleavings, mutants; no root, no network
+	$(PYTEST) tests -m proof
 
 test-integration: setup build  ## the bundle, the kernel, real servers; as root
 	$(PYTEST) integration

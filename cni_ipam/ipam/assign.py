@@ -117,7 +117,8 @@ class Attempt:
         for cidr, (block, revision) in self.blocks.items():
             is_own = block.affinity == wish.affinity
             is_meant = is_own and any(pool.cidr.covers(cidr) for pool in chosen)
-            if is_meant and _has_room(block, reserved):
+            collected = block.collect(wish.now, self.view.config.cooldown_seconds)
+            if is_meant and _has_room(collected, reserved):
                 affinity, known = self.view.affinities[cidr]
                 if not affinity.is_confirmed:
                     self.draft.confirm(affinity, known)

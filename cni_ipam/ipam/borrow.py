@@ -103,6 +103,9 @@ def _take_back(
             for entry in attempt.store.read([Range(key)])[0]:
                 attempt.draft.give_up(codec.decode_affinity(entry), entry.revision)
         taken += got
+    if 0 < taken < count:
+        # The last of them may have been the last that the host may own: then nothing is borrowed.
+        require_claims(attempt, chosen)
     return taken
 
 

@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 
     Step = Callable[[Datastore], object]
 
+pytestmark = pytest.mark.proof
+
+
 BLOCK = "10.0.0.4/30"
 LATER = NOW + 120 * SECOND
 SCHEDULES_OF_THREE = 20_000

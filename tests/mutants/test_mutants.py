@@ -22,6 +22,9 @@ from tests.ipam.model.machine import Machine
 from tests.ipam.turns import race, schedules
 from tests.mutants.mutant import Mutant
 
+pytestmark = pytest.mark.proof
+
+
 EXAMPLES = 400
 
 

@@ -17,6 +17,9 @@ from cni_ipam.datastore.memory import MemoryDatastore
 from cni_ipam.datastore.sqlite import SqliteDatastore
 from tests.ipam.model.machine import Machine
 
+pytestmark = pytest.mark.proof
+
+
 WANTED = int(os.environ.get("MODEL_EXAMPLES", "0"))
 # Where the fsync of each commit costs nothing, if there is such a place.
 MEMORY_DISK = "/dev/shm"

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     def replace(value: T, **changes: Any) -> T: ...
 
 else:
-    _set = object.__setattr__
 
     def record(cls):
         """Rebuild `cls` as an immutable class with one slot for each annotated field."""
@@ -32,28 +31,37 @@ else:
             body.pop(name, None)
 
         def __init__(self, *args, **named):  # noqa: N807
-            if len(args) > len(fields):
-                message = f"{cls.__name__} takes {len(fields)} fields, got {len(args)}"
-                raise TypeError(message)
-            for name, value in zip(fields, args, strict=False):
-                _set(self, name, value)
-            for name in fields[len(args) :]:
-                if name in named:
-                    _set(self, name, named.pop(name))
-                elif name in defaults:
-                    _set(self, name, defaults[name])
-                else:
-                    message = f"{cls.__name__} lacks its field {name!r}"
-                    raise TypeError(message)
-            if named:
-                message = f"{cls.__name__} has no field {next(iter(named))!r} to set"
-                raise TypeError(message)
+            if named or len(args) != len(fields):
+                args = _complete(cls.__name__, fields, defaults, args, named)
+            for set_field, value in zip(setters, args, strict=True):
+                set_field(self, value)
 
         body.update(__slots__=fields, __match_args__=fields, __init__=__init__)
         body["__setattr__"] = body["__delattr__"] = _refuse
         for method in (_eq, _hash, _repr, _reduce):
             body.setdefault(f"_{method.__name__}__", method)
-        return type(cls)(cls.__name__, cls.__bases__, body)
+        made = type(cls)(cls.__name__, cls.__bases__, body)
+        setters = [made.__dict__[name].__set__ for name in fields]
+        return made
+
+    def _complete(name, fields, defaults, args, named):
+        """The values of all fields, from positional and named arguments and defaults."""
+        if len(args) > len(fields):
+            message = f"{name} takes {len(fields)} fields, got {len(args)}"
+            raise TypeError(message)
+        values = list(args)
+        for field in fields[len(args) :]:
+            if field in named:
+                values.append(named.pop(field))
+            elif field in defaults:
+                values.append(defaults[field])
+            else:
+                message = f"{name} lacks its field {field!r}"
+                raise TypeError(message)
+        if named:
+            message = f"{name} has no field {next(iter(named))!r} to set"
+            raise TypeError(message)
+        return values
 
     def replace(value, **changes):
         """A copy of the record `value` with some fields changed."""

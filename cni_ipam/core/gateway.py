@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from cni_ipam.core.address import BITS, Address, Cidr
 
-AUTO = "auto"
 NONE = "none"
 RESERVATION_PREFIX = "cni-ipam-"
 

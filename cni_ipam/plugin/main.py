@@ -72,14 +72,7 @@ def _dispatch(
     if request.command == "VERSION":
         return version_reply()
     netconf = _read_netconf(request, called_as, environ)
-    settings = netconf.log
-    log.configure(
-        settings.level,
-        settings.path,
-        settings.max_size_mb,
-        settings.max_age_days,
-        settings.max_count,
-    )
+    _start_log(request, netconf)
     if request.command == "ADD":
         _refuse_own_netns(request, environ)
     context = Context(request, netconf)
@@ -87,6 +80,21 @@ def _dispatch(
         return _find_verb(request.command)(context)
     finally:
         context.close()
+
+
+def _start_log(request: Request, netconf: Netconf) -> None:
+    """Log as the netconf says, and at debug what was asked; never stdin, which may hold tokens."""
+    to = netconf.log
+    log.configure(to.level, to.path, to.max_size_mb, to.max_age_days, to.max_count)
+    log.debug(
+        "call",
+        command=request.command,
+        network=netconf.name,
+        container=request.container_id,
+        ifname=request.ifname,
+        netns=request.netns,
+        node=netconf.node_name,
+    )
 
 
 def _read_netconf(request: Request, called_as: str, environ: Mapping[bytes, bytes]) -> Netconf:

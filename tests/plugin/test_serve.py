@@ -108,3 +108,15 @@ def test_an_error_of_ours_is_still_an_answer(node, monkeypatch):
     assert (999, 1) == (result["code"], status)
     assert "internal error: ZeroDivisionError: division by zero" == result["msg"]
     assert "Traceback" not in json.dumps(result)
+
+
+def test_what_was_asked_is_logged_at_debug(node, tmp_path):
+    """Into a file that nobody else may read, and without what stdin holds."""
+    path = tmp_path / "log" / "plugin.log"
+    keys_of_log = {"log_level": "debug", "log_file_path": str(path)}
+    node.call("ADD", policy={"k8s_auth_token": "secret"}, **keys_of_log)
+    call, *_ = path.read_text().splitlines()
+    expected = "call command=ADD network=net container=c1 ifname=eth0 netns=/nowhere node=node1"
+    assert call.endswith(expected)
+    assert "secret" not in path.read_text()
+    assert 0o600 == path.stat().st_mode & 0o777

@@ -5,26 +5,26 @@ from __future__ import annotations
 import pytest
 
 from cni_ipam.core.address import parse_address, parse_cidr
-from cni_ipam.core.gateway import AUTO, NONE, gateway_of, kept_back, prefix_of, reservation_name
+from cni_ipam.core.gateway import NONE, gateway_of, kept_back, prefix_of, reservation_name
 
 
 @pytest.mark.parametrize(
     ("pool", "setting", "gateway", "held"),
     [
         ("10.0.0.0/24", NONE, None, []),
-        ("10.0.0.0/24", AUTO, "10.0.0.1", ["10.0.0.0", "10.0.0.1", "10.0.0.255"]),
-        ("fd00::/64", AUTO, "fd00::1", ["fd00::", "fd00::1"]),
+        ("10.0.0.0/24", "auto", "10.0.0.1", ["10.0.0.0", "10.0.0.1", "10.0.0.255"]),
+        ("fd00::/64", "auto", "fd00::1", ["fd00::", "fd00::1"]),
         ("10.0.0.0/24", "10.0.0.7", "10.0.0.7", ["10.0.0.0", "10.0.0.7", "10.0.0.255"]),
         ("10.0.0.0/24", "192.168.0.1", "192.168.0.1", ["10.0.0.0", "10.0.0.255"]),
         ("10.0.0.0/24", "fd00::9", "10.0.0.1", ["10.0.0.0", "10.0.0.1", "10.0.0.255"]),
         ("fd00::/64", "fd00::9", "fd00::9", ["fd00::", "fd00::9"]),
-        ("10.0.0.0/31", AUTO, "10.0.0.1", ["10.0.0.0", "10.0.0.1"]),
-        ("10.0.0.4/32", AUTO, "10.0.0.5", ["10.0.0.4"]),
+        ("10.0.0.0/31", "auto", "10.0.0.1", ["10.0.0.0", "10.0.0.1"]),
+        ("10.0.0.4/32", "auto", "10.0.0.5", ["10.0.0.4"]),
     ],
 )
 def test_a_pool_with_a_gateway_keeps_addresses_back(pool, setting, gateway, held):
     """Its base, its gateway if that lies in it, and the last one of an IPv4 pool."""
-    if setting not in (AUTO, NONE):
+    if setting not in ("auto", NONE):
         setting = parse_address(setting)
     found = gateway_of(parse_cidr(pool), setting)
     assert gateway == (None if found is None else str(found))

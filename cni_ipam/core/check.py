@@ -3,7 +3,8 @@ suites and `ipamctl ipam check` share.
 
 *Unsound* is what must never be, at no prefix of any operation's writes: an address that could be
 given twice, or one that nobody could release. *Leftover* is what a crash may leave behind and
-what a repeated call or a collection takes away: a handle that counts too much, a pending affinity.
+what harms nobody until the next call of the same owner takes it away: a handle that counts too
+much (its DEL), a pending affinity (its host's next ADD).
 """
 
 from __future__ import annotations

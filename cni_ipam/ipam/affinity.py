@@ -114,6 +114,9 @@ def _release(store: Datastore, affinity: Affinity, now: int, *, must_be_empty: b
                 raise NotEmpty(f"block '{block.cidr}' is not empty")
             else:
                 draft.put_block(block.disown(), blocks[0].revision)
+        elif found and known.state == PENDING:
+            # A taking back under way must not end without its affinity.
+            draft.put_block(block.touch(), blocks[0].revision)
     writes = draft.writes()
     store.commit(writes)
     return bool(writes)
@@ -159,12 +162,16 @@ def release_pool(store: Datastore, cidr: Cidr, now: int) -> list[Cidr]:
 def remove_host(store: Datastore, host: str, now: int) -> list[Cidr]:
     """Take all blocks from `host` and remove its legacy marker; its addresses live on."""
     lost = release_host(store, host, now)
+    retry(lambda: _remove_marker(store, host))
+    return lost
+
+
+def _remove_marker(store: Datastore, host: str) -> None:
     marker = store.read([Range(keys.HOST_AFFINITIES + host)])[0]
     if marker:
         draft = Draft()
         draft.remove(marker[0])
         store.commit(draft.writes())
-    return lost
 
 
 def _list_affinities(store: Datastore, prefixes: Iterable[str]) -> list[Affinity]:

@@ -33,7 +33,7 @@ from cni_ipam.ipam.wish import Assigned, Outcome, shortfall
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
 
     from cni_ipam.core.address import Cidr
     from cni_ipam.core.block import Block
@@ -125,13 +125,21 @@ class Attempt:
                     self.draft.put_block(block.touch(), revision)
                     self.store.commit(self.draft.writes())
                 return cidr
-        claim.require_claims(self, chosen)
-        for cidr in claim.find_unclaimed(self, chosen, reserved):
+        for cidr in self._find_claimable(chosen, reserved):
             if _has_room(new_block(cidr, wish.affinity, wish.now, wish.host_reserved), reserved):
                 claim.claim_empty(self, cidr)
                 self.store.commit(self.draft.writes())
                 return cidr
         raise shortfall(self, version, 1, 1, chosen)
+
+    def _find_claimable(self, chosen: Sequence[Pool], reserved: Reservations) -> Iterator[Cidr]:
+        """Blocks that do not exist, first those of the host's whose claim was cut short."""
+        for cidr in self.view.affinities:
+            is_missing = cidr not in self.blocks and not claim.is_unreadable(self, cidr)
+            if is_missing and any(pool.cidr.covers(cidr) for pool in chosen):
+                yield cidr
+        claim.require_claims(self, chosen)
+        yield from claim.find_unclaimed(self, chosen, reserved)
 
     def _assign_part(self) -> AllocationError | None:
         """What there is; the error that ended a family early, with which the next is not tried.

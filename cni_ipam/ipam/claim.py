@@ -3,7 +3,7 @@ longer for it."""
 
 from __future__ import annotations
 
-from cni_ipam.core.affinity import PENDING, Affinity
+from cni_ipam.core.affinity import PENDING, PENDING_DELETION, Affinity
 from cni_ipam.core.block import new_block
 from cni_ipam.core.pool import find_pool
 from cni_ipam.core.walk import walk_blocks
@@ -32,7 +32,11 @@ def give_up_unselected(attempt: Attempt, version: int, chosen: Sequence[Pool]) -
         if pool is None or pool in chosen or pool.selects(attempt.view.node_labels or {}):
             continue
         block, block_revision = attempt.blocks.get(cidr, (None, ABSENT))
-        if block is not None and block.affinity == affinity.owner:
+        if block is None or block.affinity != affinity.owner:
+            # The block is gone already where an earlier end was cut short.
+            if affinity.state == PENDING_DELETION and not is_unreadable(attempt, cidr):
+                attempt.draft.drop_stale(affinity, revision)
+        else:
             block = block.collect(attempt.wish.now, attempt.view.config.cooldown_seconds)
             if block.is_empty and cidr not in attempt.changed:
                 attempt.draft.give_up(affinity, revision)

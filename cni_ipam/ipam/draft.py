@@ -64,13 +64,14 @@ class Draft:
         self._blocks[cidr] = Write(keys.block_key(cidr), None, revision)
 
     def confirm(self, affinity: Affinity, revision: int) -> None:
-        """Take `affinity` through pending to confirmed around the write of its block."""
-        is_underway = revision != ABSENT and affinity.state == PENDING
-        if not is_underway:
-            self._move(affinity, revision, PENDING)
+        """Take `affinity` through pending to confirmed around the write of its block.
+
+        One that is pending is written again: it may be gone since it was read, and then the block
+        must not be written."""
+        self._move(affinity, revision, PENDING)
         key = keys.affinity_key(affinity.host, affinity.cidr, affinity.kind)
         confirmed = codec.encode_affinity(replace(affinity, state=CONFIRMED))
-        self._settled.append(Write(key, confirmed, revision if is_underway else SAME))
+        self._settled.append(Write(key, confirmed, SAME))
 
     def give_up(self, affinity: Affinity, revision: int) -> None:
         """Take `affinity` through pendingDeletion to nothing around the write of its block.

@@ -123,11 +123,12 @@ def shortfall(
     messages = attempt.messages[version]
     text = describe_shortfall(version, count - missing, count, messages)
     msg = f"failed to request IPv{version} addresses: {text}"
-    if STRICT_MESSAGE in messages:
-        return StrictAffinity(msg, "strictAffinity forbids to borrow from other nodes' blocks")
     from cni_ipam.core.utilization import measure
 
     reservations = attempt.reservations(chosen)
     blocks = [block for block, _ in attempt.blocks.values()]
-    numbers = [str(measure(pool.cidr, blocks, reservations)) for pool in chosen]
-    return PoolExhausted(msg, "; ".join(numbers))
+    numbers = "; ".join([str(measure(pool.cidr, blocks, reservations)) for pool in chosen])
+    if STRICT_MESSAGE in messages:
+        strict = "strictAffinity forbids to borrow from other nodes' blocks"
+        return StrictAffinity(msg, f"{strict}; {numbers}")
+    return PoolExhausted(msg, numbers)

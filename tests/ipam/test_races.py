@@ -14,12 +14,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cni_ipam.core.address import parse_cidr
+from cni_ipam.core.moment import SECOND
+from cni_ipam.datastore import keys
 from cni_ipam.datastore.memory import MemoryDatastore
 from cni_ipam.datastore.port import ABSENT, Write
 from cni_ipam.datastore.sqlite import SqliteDatastore
 from cni_ipam.errors import AddressInUse, CniIpamError, NoQualifiedPool, PoolExhausted
+from cni_ipam.ipam.affinity import claim_blocks, remove_host
+from cni_ipam.ipam.assign import ensure_block
 from tests.ipam.turns import race, schedules
 from tests.ipam.world import (
+    NOW,
+    Overtaken,
     add,
     collect_all,
     delete,
@@ -27,6 +34,8 @@ from tests.ipam.world import (
     findings,
     furnish,
     holders,
+    make_wish,
+    put,
     put_config,
     put_node,
     put_pool,
@@ -88,6 +97,28 @@ def unselected(store):
     put_node(store, "node1", rack="1")
 
 
+def idle(store):
+    """All blocks are node2's for long, and nobody uses them."""
+    claim_blocks(store, "node2", parse_cidr("10.0.0.0/28"), NOW - 3600 * SECOND)
+
+
+def begun(store):
+    """And node1 has begun to take one back."""
+    idle(store)
+    put(store, f"{keys.HOST_AFFINITIES}node1/ipv4/block/10.0.0.0-30", '{"state":"pending"}')
+
+
+def unconfirmed(store):
+    """A block of node1's, empty, whose claim was never confirmed."""
+    claim_blocks(store, "node1", parse_cidr("10.0.0.4/30"), NOW)
+    put(store, f"{keys.HOST_AFFINITIES}node1/ipv4/block/10.0.0.4-30", '{"state":"pending"}')
+
+
+def begun_anew(store):
+    """node1 has begun to claim a block."""
+    put(store, f"{keys.HOST_AFFINITIES}node1/ipv4/block/10.0.0.4-30", '{"state":"pending"}')
+
+
 def cooling(store):
     """A cooldown is on."""
     put_config(store, ipCooldownSeconds=600)
@@ -113,8 +144,12 @@ def collecting(*living):
     return lambda store: collect_all(store, *living)[0]
 
 
-def releasing(cidr="10.0.0.4/30"):
-    return lambda store: release_block(store, cidr)
+def releasing(cidr="10.0.0.4/30", host="node1"):
+    return lambda store: release_block(store, cidr, host)
+
+
+def ensuring(host="node1"):
+    return lambda store: str(ensure_block(store, make_wish(host=host)))
 
 
 RACES: dict[str, tuple[Step, Step, Step]] = {
@@ -156,6 +191,15 @@ RACES: dict[str, tuple[Step, Step, Step]] = {
     "release of a block and ADD in it": (own_block, releasing(), adding("c9")),
     "release of a block and DEL in it": (two_interfaces, releasing(), deleting("c1")),
     "release and release of a block": (two_interfaces, releasing(), releasing()),
+    "taking back and release of the claim": (idle, adding("c8"), releasing("10.0.0.0/30")),
+    "taking back anew and release of the claim": (begun, adding("c8"), releasing("10.0.0.0/30")),
+    "taking back and release by the owner": (idle, adding("c8"), releasing("10.0.0.0/30", "node2")),
+    "taking back and ADD of the owner": (idle, adding("c8"), adding("c9", "node2")),
+    "ADD that confirms and release of a block": (unconfirmed, adding("c8"), releasing()),
+    "ADD that confirms and ADD": (unconfirmed, adding("c8"), adding("c9")),
+    "ADD that takes up and ADD that does": (begun_anew, adding("c8"), adding("c9")),
+    "ensuring and ensuring": (one_block, ensuring(), ensuring()),
+    "ensuring and ADD": (one_block, ensuring(), adding("c9")),
     "GC and ADD": (own_block, collecting(), adding("c9")),
     "GC and DEL": (own_block, collecting(), deleting("c1")),
     "GC and DEL of a block without owner": (orphaned, collecting(), deleting("c1")),
@@ -224,6 +268,16 @@ def test_both_calls_of_one_attachment_answer_the_same():
         store, (first, second) = run(name, atomic=True, schedule=schedule)
         assert first == second
         assert 1 == len(holders(store))
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+def test_a_host_may_be_removed_twice_at_once(atomic):
+    """Its marker of long ago is gone afterwards; neither is told of the other."""
+    store = MemoryDatastore(atomic=atomic)
+    put(store, f"{keys.HOST_AFFINITIES}node1", "")
+    late = Overtaken(store, lambda: remove_host(store, "node1", NOW))
+    assert [] == remove_host(late, "node1", NOW)
+    assert [] == entries(store)
 
 
 def add_in_threads(store: Datastore, number: int) -> list[str]:

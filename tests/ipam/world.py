@@ -177,7 +177,7 @@ class Survey:
 
 def survey(store: Datastore) -> Survey:
     """Decode every record; a record that cannot be decoded is an error here."""
-    affinities = entries(store, keys.HOST_AFFINITIES)
+    affinities = [e for e in entries(store, keys.HOST_AFFINITIES) if keys.find_affinity(e.key)]
     return Survey(
         [codec.decode_block(entry) for entry in entries(store, keys.BLOCKS)],
         [codec.decode_affinity(entry) for entry in affinities],

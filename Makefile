@@ -32,8 +32,9 @@ uninstall:  ## take everything away again, but no data
 	@packaging/install.sh uninstall "$(DESTDIR)"
 
 test-unit: venv  ## no root, no network
-	$(PYTEST) tests -m 'not proof' --cov=cni_ipam/core --cov-branch --cov-report=
+	$(PYTEST) tests/core --cov=cni_ipam/core --cov-branch --cov-report=
 	$(PY) -m coverage report --include='cni_ipam/core/*' --fail-under=95
+	$(PYTEST) tests --ignore=tests/core -m 'not proof'
 
 test-proofs: venv  ## model test, interleavings, mutants; no root, no network
 	$(PYTEST) tests -m proof

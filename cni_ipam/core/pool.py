@@ -89,6 +89,11 @@ def find_pool(pools: Iterable[Pool], address: Address) -> Pool | None:
     return None
 
 
+def lies_in_any(cidr: Cidr, pools: Iterable[Pool]) -> bool:
+    """Whether one of `pools` has the whole of `cidr`."""
+    return any(pool.cidr.covers(cidr) for pool in pools)
+
+
 def choose_pools(pools: Sequence[Pool], request: PoolRequest) -> list[Pool]:
     """The pools that `request` may use, in order.
 

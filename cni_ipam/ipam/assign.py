@@ -9,7 +9,8 @@ Where an address comes from, in this order:
     1. what the attachment has already: a repeated ADD answers with the same addresses
     2. the host's own blocks in the pools that it may use
     3. a block that nobody has, claimed now, unless the host has its limit of blocks
-    4. another host's block, borrowed from, unless strictAffinity forbids it
+    4. another host's block: taken back if it lies idle, else borrowed from unless strictAffinity
+       forbids it
 
 Nothing is committed unless all wanted addresses were found (*all or none, of both families*),
 unless the wish is content with a part. The draft's order keeps *handle before block*,
@@ -21,7 +22,7 @@ from __future__ import annotations
 from cni_ipam.core.block import Attribute, new_block
 from cni_ipam.core.gateway import kept_back
 from cni_ipam.core.handle import Handle
-from cni_ipam.core.pool import PoolRequest, choose_pools, find_pool
+from cni_ipam.core.pool import PoolRequest, choose_pools, find_pool, lies_in_any
 from cni_ipam.datastore import keys
 from cni_ipam.datastore.port import ABSENT
 from cni_ipam.errors import AllocationError, BlockLimit, DatastoreUnavailable, FamilyMissing
@@ -75,7 +76,7 @@ def _read_required(store: Datastore, wish: Wish) -> View:
 
 
 class Attempt:
-    """One try, from decision to commit; the rooms `affinity`, `borrow` and `fixed` work on it."""
+    """One try, from decision to commit; the rooms `claim`, `borrow` and `fixed` work on it."""
 
     def __init__(self, store: Datastore, wish: Wish, view: View) -> None:
         self.store = store
@@ -116,7 +117,7 @@ class Attempt:
         reserved = self.reservations(chosen)
         for cidr, (block, revision) in self.blocks.items():
             is_own = block.affinity == wish.affinity
-            is_meant = is_own and any(pool.cidr.covers(cidr) for pool in chosen)
+            is_meant = is_own and lies_in_any(cidr, chosen)
             collected = block.collect(wish.now, self.view.config.cooldown_seconds)
             if is_meant and _has_room(collected, reserved):
                 affinity, known = self.view.affinities[cidr]
@@ -136,7 +137,7 @@ class Attempt:
         """Blocks that do not exist, first those of the host's whose claim was cut short."""
         for cidr in self.view.affinities:
             is_missing = cidr not in self.blocks and not claim.is_unreadable(self, cidr)
-            if is_missing and any(pool.cidr.covers(cidr) for pool in chosen):
+            if is_missing and lies_in_any(cidr, chosen):
                 yield cidr
         claim.require_claims(self, chosen)
         yield from claim.find_unclaimed(self, chosen, reserved)
@@ -189,13 +190,14 @@ class Attempt:
         chosen = choose_pools(self.view.pools, self._pool_request(version))
         pools.reserve_kept_back(self, chosen)
         claim.give_up_unselected(self, version, chosen)
-        missing -= claim.assign_from_own(self, chosen, missing)
+        reserved = self.reservations(chosen)
+        missing -= claim.assign_from_own(self, chosen, missing, reserved)
         if missing:
-            missing -= claim.assign_from_claimed(self, chosen, missing)
+            missing -= claim.assign_from_claimed(self, chosen, missing, reserved)
         if missing:
             from cni_ipam.ipam.borrow import assign_from_others
 
-            missing -= assign_from_others(self, chosen, missing)
+            missing -= assign_from_others(self, chosen, missing, reserved)
         if missing and self.wish.whole:
             raise shortfall(self, version, count, missing, chosen)
 

@@ -40,11 +40,12 @@ class Foreign:
     revision: int
 
 
-def assign_from_others(attempt: Attempt, chosen: Sequence[Pool], count: int) -> int:
+def assign_from_others(
+    attempt: Attempt, chosen: Sequence[Pool], count: int, reserved: Reservations
+) -> int:
     """Take up to `count` addresses by taking blocks back, and unless strictAffinity forbids
     it by borrowing; how many there were. Earlier pools are preferred."""
     version = chosen[0].cidr.version
-    reserved = attempt.reservations(chosen)
     strict = attempt.view.config.strict_affinity
     mine = attempt.wish.affinity
     taken = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from cni_ipam.core.affinity import PENDING, PENDING_DELETION, Affinity
 from cni_ipam.core.block import new_block
-from cni_ipam.core.pool import find_pool
+from cni_ipam.core.pool import find_pool, lies_in_any
 from cni_ipam.core.walk import walk_blocks
 from cni_ipam.datastore import keys
 from cni_ipam.datastore.port import ABSENT, Range
@@ -43,15 +43,16 @@ def give_up_unselected(attempt: Attempt, version: int, chosen: Sequence[Pool]) -
                 attempt.draft.delete_block(cidr, block_revision)
 
 
-def assign_from_own(attempt: Attempt, chosen: Sequence[Pool], count: int) -> int:
+def assign_from_own(
+    attempt: Attempt, chosen: Sequence[Pool], count: int, reserved: Reservations
+) -> int:
     """Take up to `count` addresses from blocks that are the host's; how many there were.
 
     Meets what a crash left: an affinity without its block is claimed anew, one whose
     block is another's goes, an unconfirmed one is confirmed together with the block's write."""
     taken = 0
-    reserved = attempt.reservations(chosen)
     for cidr, (affinity, revision) in attempt.view.affinities.items():
-        if taken == count or not any(pool.cidr.covers(cidr) for pool in chosen):
+        if taken == count or not lies_in_any(cidr, chosen):
             continue
         block, block_revision = attempt.blocks.get(cidr, (None, ABSENT))
         if block is None:
@@ -70,13 +71,14 @@ def assign_from_own(attempt: Attempt, chosen: Sequence[Pool], count: int) -> int
     return taken
 
 
-def assign_from_claimed(attempt: Attempt, chosen: Sequence[Pool], count: int) -> int:
+def assign_from_claimed(
+    attempt: Attempt, chosen: Sequence[Pool], count: int, reserved: Reservations
+) -> int:
     """Claim blocks that nobody has until `count` addresses are taken; how many were.
 
     Raises BlockLimit if the host has as many blocks as it may have (nothing is borrowed
     then, as in Calico), PoolExhausted if new blocks are switched off."""
     taken = 0
-    reserved = attempt.reservations(chosen)
     unclaimed: Iterator[Cidr] | None = None
     while taken < count:
         require_claims(attempt, chosen)
@@ -119,7 +121,7 @@ def _count_owned(attempt: Attempt, chosen: Sequence[Pool]) -> int:
         if not _is_stale(attempt, affinity)
     }
     claimed = {c for c, block in attempt.changed.items() if block.affinity == attempt.wish.affinity}
-    return sum(any(pool.cidr.covers(cidr) for pool in chosen) for cidr in known | claimed)
+    return sum(lies_in_any(cidr, chosen) for cidr in known | claimed)
 
 
 def find_unclaimed(

@@ -51,12 +51,18 @@ def release_addresses(store: Datastore, requests: Sequence[ReleaseRequest], now:
     pools = codec.decode_all(
         codec.decode_pool, store.read([Range(keys.POOLS, prefix=True)])[0], faults
     )
-    batches: dict[Cidr | None, dict[Address, ReleaseRequest]] = {}
-    for request in requests:
-        cidr = _find_block(store, pools, request.address)
-        batches.setdefault(cidr, {}).setdefault(request.address, request)
+    batches: dict[Cidr, dict[Address, ReleaseRequest]] = {}
     released: list[Address] = []
-    unallocated: list[Address] = list(batches.pop(None, {}))
+    unallocated: list[Address] = []
+    wanted: dict[Address, ReleaseRequest] = {}
+    for request in requests:
+        wanted.setdefault(request.address, request)
+    for address, request in wanted.items():
+        cidr = _find_block(store, pools, address)
+        if cidr is None:
+            unallocated.append(address)
+        else:
+            batches.setdefault(cidr, {})[address] = request
     errors: list[CniIpamError] = []
     for cidr, batch in batches.items():
         try:
@@ -83,12 +89,10 @@ def _find_block(store: Datastore, pools: list[Pool], address: Address) -> Cidr |
 def _release_batch(
     store: Datastore,
     pools: list[Pool],
-    cidr: Cidr | None,
+    cidr: Cidr,
     batch: dict[Address, ReleaseRequest],
     now: int,
 ) -> Freed:
-    if cidr is None:
-        return Freed(unallocated=tuple(batch))
     return retry(lambda: _try_batch(store, pools, cidr, batch, now))
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from cni_ipam.datastore.memory import MemoryDatastore
 from tests.datastore.faults import Stopped, StoppingDatastore
-from tests.ipam.world import entries, furnish, holders
+from tests.ipam.world import entries, furnish, holders, remove
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -16,6 +16,19 @@ if TYPE_CHECKING:
     from cni_ipam.datastore.port import Datastore
 
     Step = Callable[[Datastore], object]
+
+DEFAULT = (("four", {"cidr": "10.7.0.0/28", "blockSize": 30}), ("six", {"cidr": "fd07::/64"}))
+ME = "c1"
+
+
+def nothing(store):
+    """Only pools and nodes."""
+
+
+def bare(store):
+    """Not even these."""
+    for entry in entries(store):
+        remove(store, entry.key)
 
 
 class Scene:

@@ -14,7 +14,7 @@ import pytest
 from cni_ipam.core.check import LEFTOVER
 from cni_ipam.datastore import keys
 from cni_ipam.datastore.sqlite import SqliteDatastore
-from tests.ipam.crash import Scene, contents, others, watch
+from tests.ipam.crash import DEFAULT, ME, Scene, bare, contents, nothing, others, watch
 from tests.ipam.world import (
     NODES,
     add,
@@ -28,7 +28,6 @@ from tests.ipam.world import (
     put_config,
     put_pool,
     release_block,
-    remove,
     survey,
     unsound,
 )
@@ -40,19 +39,6 @@ if TYPE_CHECKING:
     from cni_ipam.datastore.port import Datastore
 
     Step = Callable[[Datastore], object]
-
-DEFAULT = (("four", {"cidr": "10.7.0.0/28", "blockSize": 30}), ("six", {"cidr": "fd07::/64"}))
-ME = "c1"
-
-
-def nothing(store):
-    """Only pools and nodes."""
-
-
-def bare(store):
-    """Not even these."""
-    for entry in entries(store):
-        remove(store, entry.key)
 
 
 def own_block(store):

@@ -28,7 +28,7 @@ from cni_ipam.ipam.free import ReleaseRequest, release_addresses
 from cni_ipam.ipam.owner import OwnerUpdates, set_owner
 from cni_ipam.ipam.release import release_handle
 from cni_ipam.ipam.settings import change_config, write_config
-from tests.ipam.crash import Scene, contents, others, watch
+from tests.ipam.crash import DEFAULT, ME, Scene, bare, contents, nothing, others, watch
 from tests.ipam.world import (
     NODES,
     NOW,
@@ -44,7 +44,6 @@ from tests.ipam.world import (
     put_node,
     put_pool,
     release_block,
-    remove,
     survey,
     texts,
     unsound,
@@ -60,18 +59,6 @@ if TYPE_CHECKING:
 ALL = parse_cidr("10.0.0.0/28")
 BLOCK = "10.0.0.4/30"
 EARLIER = NOW - 3600 * SECOND
-DEFAULT = (("four", {"cidr": "10.7.0.0/28", "blockSize": 30}), ("six", {"cidr": "fd07::/64"}))
-ME = "c1"
-
-
-def nothing(store):
-    """Only a pool and nodes."""
-
-
-def bare(store):
-    """Not even these."""
-    for entry in entries(store):
-        remove(store, entry.key)
 
 
 def idle(store):

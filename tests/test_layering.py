@@ -53,8 +53,8 @@ PURE = {
 }
 # What the plugin's own path may use: modules in C, and where it says so others on demand.
 C_MODULES = {
-    "_functools", "_json", "_signal", "_socket", "_sqlite3", "_struct", "_thread",
-    "errno", "fcntl", "posix", "sys", "time", "zlib",
+    "_functools", "_json", "_signal", "_socket", "_sqlite3", "_ssl", "_struct", "_thread",
+    "binascii", "errno", "fcntl", "posix", "sys", "time", "zlib",
 }  # fmt: skip
 ON_DEMAND = {
     "lean.json": {"json", "json.decoder", "json.encoder"},  # where _json is not what we know
@@ -64,7 +64,13 @@ ON_DEMAND = {
 LEAN_ROOMS = {*FLOOR, *CORE, "records", "door", "ipam", "workload", "cni", "plan", "plugin"}
 # What stands in a function runs later, and an `except ImportError` where something is missing.
 LATER = (ast.FunctionDef, ast.ExceptHandler)
-LEAN_MODULES = {"datastore.sqlite", "routes.netlink", "routes.message"}
+LEAN_MODULES = {
+    "datastore.etcd",
+    "datastore.etcd_client",
+    "datastore.sqlite",
+    "routes.netlink",
+    "routes.message",
+}
 
 
 def name_of(path: Path) -> str:

@@ -116,7 +116,8 @@ def parse_netconf(request: Request, called_as: str, environ: Environ) -> Netconf
                 raise
             return parse(NO_FIELDS)
 
-    datastore = parse_datastore(fields, environ, embedded=ours)
+    for_removal = request.command == "DEL"
+    datastore = parse_datastore(fields, environ, embedded=ours, for_removal=for_removal)
     gateway, mask = wish(lambda source: _gateway_and_mask(source, ours=ours))
     return Netconf(
         cni_version=version,
@@ -133,7 +134,7 @@ def parse_netconf(request: Request, called_as: str, environ: Environ) -> Netconf
         **wish(_switches),
         lock_file=wish(lambda source: parse_lock_file(source, datastore)),
         lock_timeout_seconds=wish(lambda source: source.seconds("ipam_lock_timeout", 60.0)),
-        node_name=find_node_name(fields, for_removal=request.command == "DEL"),
+        node_name=find_node_name(fields, for_removal=for_removal),
         datastore=datastore,
         log=wish(parse_log),
         prev_result=wish(_prev_result, Fields((("", conf),))),

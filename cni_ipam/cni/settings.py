@@ -9,36 +9,53 @@ from __future__ import annotations
 import posix
 from errno import ENOENT, ENOTDIR
 
-from cni_ipam.cni.fields import refuse
+from cni_ipam.cni.fields import CALICO_KEYS, refuse
 from cni_ipam.cni.request import read_variable
-from cni_ipam.errors import EnvironmentInvalid, InputOutputError, NetconfError, UnsupportedError
+from cni_ipam.errors import EnvironmentInvalid, InputOutputError, NetconfError
 from cni_ipam.lean.json import quote_ascii
 from cni_ipam.lean.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cni_ipam.cni.etcd_settings import EtcdSettings
     from cni_ipam.cni.fields import Fields
     from cni_ipam.cni.request import Environ
+    from cni_ipam.errors import CniIpamError
 
 DATASTORE_KINDS = ("sqlite", "etcdv3", "kubernetes")
 DEFAULT_SQLITE_PATH = "/var/lib/cni-ipam/ipam.db"
 DEFAULT_NODENAME_FILE = "/var/lib/calico/nodename"
 CALICO_LOCK_FILE = "/var/run/calico/ipam.lock"
 
+_ETCD_SERVER_KEYS = ("etcd_endpoints", "etcd_discovery_srv")
+_ETCD_KEYS = (
+    *_ETCD_SERVER_KEYS,
+    "etcd_username",
+    "etcd_password",
+    "etcd_key_file",
+    "etcd_cert_file",
+    "etcd_ca_cert_file",
+)
 _NODENAME_LIMIT = 253
 _MOST = 2**31 - 1
 
 
 @record
+class Setting:
+    """What is said ("" if nothing is), by which name, and the error that tells who said it."""
+
+    name: str
+    text: str
+    error: type[CniIpamError] = NetconfError
+
+
+@record
 class DatastoreSettings:
-    """Which datastore, and how it is reached."""
+    """Which datastore, and how it is reached; `etcd` only where that is the datastore."""
 
     kind: str
     sqlite_path: str
-    etcd_endpoints: tuple[str, ...] = ()
-    etcd_key_file: str = ""
-    etcd_cert_file: str = ""
-    etcd_ca_cert_file: str = ""
+    etcd: EtcdSettings | None = None
     kubeconfig: str = ""
 
 
@@ -53,40 +70,52 @@ class LogSettings:
     max_count: int
 
 
-def parse_datastore(fields: Fields, environ: Environ, *, embedded: bool) -> DatastoreSettings:
+def parse_datastore(
+    fields: Fields, environ: Environ, *, embedded: bool, for_removal: bool = False
+) -> DatastoreSettings:
     """The datastore of this node; without any setting sqlite if `embedded`, else kubernetes.
 
-    Raises NetconfError, EnvironmentInvalid, or UnsupportedError for etcd_discovery_srv.
+    What only another datastore would need is checked too, unless `for_removal`. Raises
+    NetconfError, EnvironmentInvalid, or UnsupportedError for etcd_discovery_srv.
     """
+    kind = _find_kind(fields, environ, embedded=embedded)
 
-    def configured(key: str, variable: str, source: Fields = fields) -> str:
-        text = source.path(key)
-        forced = read_variable(environ, "CALICO_" + variable)
-        return forced or text or read_variable(environ, variable)
+    def matters(owner: str) -> bool:
+        return kind == owner or not for_removal
 
-    endpoints = configured("etcd_endpoints", "ETCD_ENDPOINTS")
-    discovery = configured("etcd_discovery_srv", "ETCD_DISCOVERY_SRV")
-    kind = _named_kind(fields, environ)
-    if not kind:
-        kubernetes = not embedded or fields.find("kubernetes")[1] is not None
-        kind = "kubernetes" if kubernetes else "sqlite"
-        if endpoints or discovery:
-            kind = "etcdv3"
-    if kind == "etcdv3" and discovery:
-        message = f'"etcd_discovery_srv" is "{discovery[:60]}", which is not supported'
-        raise UnsupportedError(message, 'name the servers in "etcd_endpoints"')
-    sqlite_path = fields.path("sqlite_path", DEFAULT_SQLITE_PATH)
-    if not sqlite_path.startswith("/"):
-        refuse(fields.find("sqlite_path")[0], sqlite_path, "an absolute path")
-    return DatastoreSettings(
-        kind,
-        sqlite_path,
-        tuple(part.strip() for part in endpoints.split(",") if part.strip()),
-        configured("etcd_key_file", "ETCD_KEY_FILE"),
-        configured("etcd_cert_file", "ETCD_CERT_FILE"),
-        configured("etcd_ca_cert_file", "ETCD_CA_CERT_FILE"),
-        configured("kubeconfig", "KUBECONFIG", fields.inner("kubernetes")),
-    )
+    etcd, sqlite_path, kubeconfig = None, DEFAULT_SQLITE_PATH, ""
+    if matters("etcdv3"):
+        settings = {key: find_setting(fields, environ, key) for key in _ETCD_KEYS}
+        if kind == "etcdv3":
+            from cni_ipam.cni.etcd_settings import parse_etcd
+
+            etcd = parse_etcd(settings, for_removal=for_removal)
+    if matters("sqlite"):
+        sqlite_path = fields.path("sqlite_path", DEFAULT_SQLITE_PATH)
+        if not sqlite_path.startswith("/"):
+            refuse(fields.find("sqlite_path")[0], sqlite_path, "an absolute path")
+    if matters("kubernetes"):
+        kubeconfig = find_setting(fields.inner("kubernetes"), environ, "kubeconfig").text
+    return DatastoreSettings(kind, sqlite_path, etcd, kubeconfig)
+
+
+def find_setting(fields: Fields, environ: Environ, key: str) -> Setting:
+    """What `CALICO_<KEY>`, `key` in `fields` or `<KEY>` says, the first that says anything.
+
+    Keys that Calico's netconf does not have are looked for in the environment alone. Raises
+    NetconfError for a wrong type, even where it would not have counted."""
+    variable, path, text = key.upper(), "", ""
+    if key in CALICO_KEYS:
+        path = fields.find(key)[0]
+        # Only paths may be told of a NUL by their value: endpoints may hold a password.
+        text = fields.path(key) if key.endswith(("_file", "config")) else fields.text(key)
+    if forced := read_variable(environ, "CALICO_" + variable):
+        return Setting("CALICO_" + variable, forced, EnvironmentInvalid)
+    if text:
+        return Setting(f'"{path}"', text)
+    if plain := read_variable(environ, variable):
+        return Setting(variable, plain, EnvironmentInvalid)
+    return Setting(f'"{path}"' if path else variable, "")
 
 
 def parse_log(fields: Fields) -> LogSettings:
@@ -130,20 +159,18 @@ def find_node_name(fields: Fields, *, for_removal: bool = False) -> str:
     return _checked_node_name(posix.uname().nodename.strip().lower(), "the system's host name")
 
 
-def _named_kind(fields: Fields, environ: Environ) -> str:
-    """The kind that netconf or environment name, "" if neither does."""
-    path, _ = fields.find("datastore_type")
-    named = fields.text("datastore_type")
-    forced = read_variable(environ, "CALICO_DATASTORE_TYPE")
-    kind = forced or named or read_variable(environ, "DATASTORE_TYPE")
-    if not kind or kind in DATASTORE_KINDS:
-        return kind
-    message = f"unknown datastore type: {kind[:60]}"
-    right = f"must be one of {', '.join(DATASTORE_KINDS)}"
-    if kind == named and not forced:
-        raise NetconfError(message, f'"{path}" {right}')
-    variable = "CALICO_DATASTORE_TYPE" if forced else "DATASTORE_TYPE"
-    raise EnvironmentInvalid(message, f"{variable} {right}")
+def _find_kind(fields: Fields, environ: Environ, *, embedded: bool) -> str:
+    """The kind that is named, else the one that the keys of a datastore tell of."""
+    named = find_setting(fields, environ, "datastore_type")
+    if named.text and named.text not in DATASTORE_KINDS:
+        message = f"unknown datastore type: {named.text[:60]}"
+        raise named.error(message, f"{named.name} must be one of {', '.join(DATASTORE_KINDS)}")
+    if named.text:
+        return named.text
+    if any(find_setting(fields, environ, key).text for key in _ETCD_SERVER_KEYS):
+        return "etcdv3"
+    kubernetes = not embedded or fields.find("kubernetes")[1] is not None
+    return "kubernetes" if kubernetes else "sqlite"
 
 
 def _read_nodename(file: str) -> str:

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from cni_ipam.cni.fields import Fields, get_key
+from cni_ipam.cni.etcd_settings import parse_etcd
+from cni_ipam.cni.fields import Fields, get_key, kind_of
 from cni_ipam.cni.netconf import CALICO_NAME, OUR_NAME
 from cni_ipam.cni.settings import (
     DATASTORE_KINDS,
     DEFAULT_SQLITE_PATH,
     DatastoreSettings,
+    Setting,
     parse_datastore,
 )
 from cni_ipam.errors import CniIpamError, OperatorError
@@ -24,24 +26,46 @@ from cni_ipam.lean.record import replace
 from cni_ipam.routes.plan import RouteSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
 DEFAULT_CONFIG_PATH = "/etc/calico/calicoctl.cfg"
 DEFAULT_NETCONF_DIR = "/etc/cni/net.d"
 NETCONF_DIR_VARIABLE = "CNI_NETCONF_DIR"
 
-# Those that name a datastore. KUBECONFIG alone does not: every operator of a cluster has it set.
-_VARIABLES = ("DATASTORE_TYPE", "ETCD_ENDPOINTS", "ETCD_DISCOVERY_SRV")
+# These name a datastore. KUBECONFIG alone does not: every operator of a cluster has it set.
+_ETCD_VARIABLES = ("ETCD_ENDPOINTS", "ETCD_DISCOVERY_SRV")
+# The config file's keys, and what the netconf calls them; "" for those of Kubernetes' client that
+# decide nothing here.
 _CONFIG_KEYS = {
     "datastoreType": "datastore_type",
     "sqlitePath": "sqlite_path",
     "etcdEndpoints": "etcd_endpoints",
     "etcdDiscoverySrv": "etcd_discovery_srv",
+    "etcdUsername": "etcd_username",
+    "etcdPassword": "etcd_password",
     "etcdKeyFile": "etcd_key_file",
     "etcdCertFile": "etcd_cert_file",
     "etcdCACertFile": "etcd_ca_cert_file",
+    "etcdKey": "etcd_key",
+    "etcdCert": "etcd_cert",
+    "etcdCACert": "etcd_ca_cert",
+    "kubeconfig": "kubeconfig",
+    "kubeconfigInline": "",
+    "k8sAPIEndpoint": "",
+    "k8sAPIToken": "",
+    "k8sCAFile": "",
+    "k8sCertFile": "",
+    "k8sClientBurst": "",
+    "k8sClientQPS": "",
+    "k8sCurrentContext": "",
+    "k8sInsecureSkipTLSVerify": "",
+    "k8sKeyFile": "",
+    "calicoAPIGroup": "",
+    "usePodCIDR": "",
 }
+_CONFIG_API_VERSION = "projectcalico.org/v3"
+_CONFIG_KIND = "CalicoAPIConfig"
 
 
 @dataclass(frozen=True)
@@ -73,7 +97,7 @@ def locate(
     except OperatorError as failure:
         # It matters only if nothing else says where the datastore is.
         node, embedded, error = Fields(()), True, failure
-    datastore = _find_datastore(wishes, environ, default_config)
+    datastore = _find_datastore(wishes, environ, default_config, node)
     if datastore is None and error is not None:
         raise error
     if datastore is None:
@@ -82,7 +106,7 @@ def locate(
 
 
 def _find_datastore(
-    wishes: Wishes, environ: Mapping[str, str], default_config: str
+    wishes: Wishes, environ: Mapping[str, str], default_config: str, node: Fields
 ) -> DatastoreSettings | None:
     """What flags, config file and environment say; None if they say nothing."""
     kind = wishes.datastore_type
@@ -93,14 +117,39 @@ def _find_datastore(
         return DatastoreSettings("sqlite", DEFAULT_SQLITE_PATH)
     config = _find_config(wishes, default_config)
     if config is not None:
-        chosen = {} if kind is None else {"datastore_type": kind}
-        return parse_datastore(Fields((("", chosen), ("", config))), {}, embedded=True)
+        return _datastore_of_config(config, kind)
     if kind is not None:
         variables = {k: v for k, v in environ.items() if not k.endswith("DATASTORE_TYPE")}
-        return parse_datastore(Fields((("", {"datastore_type": kind}),)), variables, embedded=True)
-    if any(environ.get(prefix + name) for name in _VARIABLES for prefix in ("", "CALICO_")):
+        chosen = ("", {"datastore_type": kind})
+        # Who asks for etcd without naming servers means those of the node.
+        others = node.objects if kind == "etcdv3" and not _says(environ, _ETCD_VARIABLES) else ()
+        return parse_datastore(Fields((chosen, *others)), variables, embedded=True)
+    if _says(environ, ("DATASTORE_TYPE", *_ETCD_VARIABLES)):
         return parse_datastore(Fields(()), environ, embedded=True)
     return None
+
+
+def _says(environ: Mapping[str, str], variables: Iterable[str]) -> bool:
+    return any(environ.get(prefix + name) for name in variables for prefix in ("", "CALICO_"))
+
+
+def _datastore_of_config(config: Mapping[str, Setting], kind: str | None) -> DatastoreSettings:
+    """The datastore that the config file describes; `kind` from the command line goes first."""
+    named = config["datastore_type"]
+    if named.text and named.text not in DATASTORE_KINDS:
+        right = f"{named.name} must be one of {', '.join(DATASTORE_KINDS)}"
+        raise OperatorError(f"unknown datastore type: {named.text}", right)
+    kind = kind or named.text
+    if not kind and (config["etcd_endpoints"].text or config["etcd_discovery_srv"].text):
+        kind = "etcdv3"
+    kubeconfig = config["kubeconfig"].text
+    kind = kind or ("kubernetes" if kubeconfig else "sqlite")
+    path = config["sqlite_path"].text or DEFAULT_SQLITE_PATH
+    if not path.startswith("/"):
+        name = config["sqlite_path"].name
+        raise OperatorError(f"{name} is {path}, but must be an absolute path")
+    etcd = parse_etcd(config) if kind == "etcdv3" else None
+    return DatastoreSettings(kind, path, etcd, kubeconfig)
 
 
 def _with_sqlite_path(
@@ -116,8 +165,9 @@ def _with_sqlite_path(
     return datastore
 
 
-def _find_config(wishes: Wishes, default: str) -> dict[str, Any] | None:
-    """The settings of calicoctl's config file; None if there is none and none was asked for."""
+def _find_config(wishes: Wishes, default: str) -> dict[str, Setting] | None:
+    """The settings of calicoctl's config file, by the netconf's keys; None if there is no file and
+    none was asked for."""
     path = wishes.config or default
     try:
         with open(path, "rb") as file:
@@ -127,16 +177,55 @@ def _find_config(wishes: Wishes, default: str) -> dict[str, Any] | None:
             return None
         raise OperatorError(f"Error reading config file: {path}") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise OperatorError(f"config file {path} is not YAML: {error}") from None
+        # What the parser says may quote a password.
+        mark = getattr(error, "problem_mark", None)
+        line = "" if mark is None else f": see line {mark.line + 1}"
+        raise OperatorError(f"config file {path} is not YAML{line}") from None
     spec = document.get("spec") if isinstance(document, dict) else None
     if spec is None and wishes.config is None:
         return None
     if not isinstance(spec, dict):
-        raise OperatorError(f"config file {path} has no spec: it should be a CalicoAPIConfig")
-    settings: dict[str, Any] = {_CONFIG_KEYS[key]: spec[key] for key in _CONFIG_KEYS if key in spec}
-    if spec.get("kubeconfig"):
-        settings["kubernetes"] = {"kubeconfig": spec["kubeconfig"]}
+        raise OperatorError(f"config file {path} has no spec: it should be a {_CONFIG_KIND}")
+    _check_config_head(path, document)
+    return _config_settings(path, spec)
+
+
+def _check_config_head(path: str, document: dict[Any, Any]) -> None:
+    """Calicoctl's words, but who leaves the head out is understood all the same."""
+    version, kind = document.get("apiVersion"), document.get("kind")
+    if version not in (None, _CONFIG_API_VERSION):
+        message = f"invalid config file: unknown APIVersion '{version}'"
+        raise OperatorError(message, f"{path} must have {_CONFIG_API_VERSION}")
+    if kind not in (None, _CONFIG_KIND):
+        message = f"invalid config file: expected kind '{_CONFIG_KIND}', got '{kind}'"
+        raise OperatorError(message, f"the file is {path}")
+    _refuse_unknown(path, "", document, ("apiVersion", "kind", "metadata", "spec"))
+
+
+def _config_settings(path: str, spec: dict[Any, Any]) -> dict[str, Setting]:
+    """Each of our settings by the netconf's key. Raises OperatorError for an unknown field, as
+    calicoctl does, and for a value that is no text."""
+    _refuse_unknown(path, "spec.", spec, _CONFIG_KEYS)
+    settings = {}
+    for key, netconf_key in _CONFIG_KEYS.items():
+        value = get_key(spec, key) if netconf_key else None
+        if isinstance(value, int) and not isinstance(value, bool):
+            # As calicoctl: a password of digits needs no quotes.
+            value = str(value)
+        if not isinstance(value, str | None):
+            message = f'"{key}" of {path} must be a text, but is of type {kind_of(value)}'
+            raise OperatorError(message, "put it in quotes")
+        settings[netconf_key] = Setting(f'"{key}" of {path}', value or "", OperatorError)
     return settings
+
+
+def _refuse_unknown(path: str, prefix: str, fields: dict[Any, Any], known: Iterable[str]) -> None:
+    """Names are matched as Go does, without regard to case."""
+    names = {name.lower() for name in known}
+    for field in fields:
+        if str(field).lower() not in names:
+            message = f'unknown field "{prefix}{str(field)[:60]}" in config file {path}'
+            raise OperatorError(message, f"known are {', '.join(known)}")
 
 
 def _find_netconf(wishes: Wishes, environ: Mapping[str, str]) -> tuple[Fields, bool]:

@@ -9,29 +9,44 @@ if TYPE_CHECKING:
     from cni_ipam.cni.settings import DatastoreSettings
     from cni_ipam.datastore.port import Datastore
 
-_LATER = ("etcdv3", "kubernetes")
+
+BUSY_SECONDS = 10.0
 
 
 def open_datastore(
     settings: DatastoreSettings,
     *,
     create: bool = True,
-    busy_timeout_seconds: float = 10.0,
+    limit_seconds: float | None = None,
     is_short_lived: bool = False,
 ) -> Datastore:
     """The datastore that `settings` name. Nothing is read or made before its first verb.
 
-    With `create` false a store that does not exist is never made. Raises UnsupportedError for a
-    kind that has no adapter in this release, NetconfError for one that nobody knows."""
+    With `create` false a store that does not exist is never made. `limit_seconds` is how long to
+    wait for one that is busy or away, by default as long as a runtime does. Raises UnsupportedError
+    for a kind that has no adapter in this release, NetconfError for one that nobody knows."""
     if settings.kind == "sqlite":
         from cni_ipam.datastore.sqlite import SqliteDatastore
 
+        limit_seconds = BUSY_SECONDS if limit_seconds is None else limit_seconds
         return SqliteDatastore(
-            settings.sqlite_path, busy_timeout_seconds, create=create, keeps_log=is_short_lived
+            settings.sqlite_path, limit_seconds, create=create, keeps_log=is_short_lived
         )
-    if settings.kind in _LATER:
+    if settings.etcd is not None:
+        from cni_ipam.datastore.etcd import EtcdDatastore
+        from cni_ipam.datastore.etcd_client import BUDGET_SECONDS
+
+        return EtcdDatastore(
+            settings.etcd.endpoints,
+            settings.etcd.credentials,
+            settings.etcd.username,
+            settings.etcd.password,
+            budget_seconds=BUDGET_SECONDS if limit_seconds is None else limit_seconds,
+            is_short_lived=is_short_lived,
+        )
+    if settings.kind == "kubernetes":
         raise UnsupportedError(
             f'"datastore_type" is "{settings.kind}", which this release does not serve',
-            'use "sqlite"; "sqlite_path" names its file',
+            'use "etcdv3" with "etcd_endpoints", or "sqlite" with "sqlite_path"',
         )
-    raise NetconfError(f"unknown datastore type: {settings.kind[:60]}", "use sqlite")
+    raise NetconfError(f"unknown datastore type: {settings.kind[:60]}", "use sqlite or etcdv3")

@@ -32,7 +32,7 @@ order, on two cores:
     ssl                       21.2  23.9      _ssl           9.8  11.2
     dataclasses               21.1  24.1      lean.record    7.4   8.8
     logging                   25.9  30.2      lean.log       7.9   9.5
-    http.client               32.7  36.8
+    http.client               32.7  36.8      lean.http      8.0   8.8
 
 The columns do not add up: `json`, `re`, `enum`, `typing`, `socket` share most of what they load.
 But the first of them costs, and any one costs more than all that the plugin does with SQLite.

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from cni_ipam.datastore.port import Datastore
     from cni_ipam.routes.plan import Routes
 
-BUSY_TIMEOUT_SECONDS = 10.0
-
 
 class Context:
     """One call of the plugin."""
@@ -46,13 +44,13 @@ class Context:
         """The host's lock, to be held around every change."""
         return HostLock(self.netconf.lock_file, self.netconf.lock_timeout_seconds)
 
-    def store(self, busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS) -> Datastore:
+    def store(self, limit_seconds: float | None = None) -> Datastore:
         """The datastore; only ADD makes one that does not exist."""
         if self._store is None:
             self._store = open_datastore(
                 self.netconf.datastore,
                 create=self.request.command == "ADD",
-                busy_timeout_seconds=busy_timeout_seconds,
+                limit_seconds=limit_seconds,
                 is_short_lived=True,
             )
         return self._store

@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from cni_ipam.cni import settings as settings_module
-from cni_ipam.cni.settings import LogSettings
-from cni_ipam.errors import EnvironmentInvalid, InputOutputError, NetconfError, UnsupportedError
+from cni_ipam.cni.fields import Fields
+from cni_ipam.cni.settings import LogSettings, parse_datastore
+from cni_ipam.errors import EnvironmentInvalid, InputOutputError, NetconfError
 
 ENDPOINTS = "https://10.0.0.1:2379, https://10.0.0.2:2379,"
 
@@ -27,7 +28,11 @@ ENDPOINTS = "https://10.0.0.1:2379, https://10.0.0.2:2379,"
         ({"datastore_type": ""}, {}, "sqlite"),
         ({}, {"ETCD_ENDPOINTS": ENDPOINTS}, "etcdv3"),
         ({}, {"DATASTORE_TYPE": "kubernetes"}, "kubernetes"),
-        ({"datastore_type": "etcdv3"}, {"DATASTORE_TYPE": "kubernetes"}, "etcdv3"),
+        (
+            {"datastore_type": "etcdv3", "etcd_endpoints": ENDPOINTS},
+            {"DATASTORE_TYPE": "kubernetes"},
+            "etcdv3",
+        ),
         ({"datastore_type": "etcdv3"}, {"CALICO_DATASTORE_TYPE": "kubernetes"}, "kubernetes"),
         ({}, {"KUBECONFIG": "/etc/other"}, "sqlite"),
     ],
@@ -52,24 +57,33 @@ def test_calicos_name_never_falls_back_to_the_file(netconf_of, keys, environ, ki
     assert kind == netconf.datastore.kind
 
 
-def test_the_way_to_etcd_is_read_key_by_key(netconf_of):
-    """Each from the place that wins for it."""
+@pytest.mark.parametrize("kind", ["sqlite", "kubernetes"])
+def test_another_datastore_has_no_way_to_etcd(netconf_of, kind):
+    """What is said of etcd is not looked at, in netconf and environment."""
     datastore = netconf_of(
-        etcd_endpoints=ENDPOINTS,
-        etcd_key_file="/key",
+        datastore_type=kind,
+        etcd_endpoints="nowhere",
         etcd_cert_file="/cert",
-        environ={
-            "ETCD_KEY_FILE": "/other-key",
-            "CALICO_ETCD_CERT_FILE": "/other-cert",
-            "ETCD_CA_CERT_FILE": "/ca",
-        },
+        environ={"ETCD_USERNAME": "calico"},
     ).datastore
-    assert ("https://10.0.0.1:2379", "https://10.0.0.2:2379") == datastore.etcd_endpoints
-    assert ("/key", "/other-cert", "/ca") == (
-        datastore.etcd_key_file,
-        datastore.etcd_cert_file,
-        datastore.etcd_ca_cert_file,
-    )
+    assert datastore.etcd is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "keys"),
+    [
+        ("sqlite", {"etcd_endpoints": 7}),
+        ("sqlite", {"etcd_key_file": ["/key"]}),
+        ("sqlite", {"kubernetes": "here"}),
+        ("kubernetes", {"sqlite_path": "ipam.db"}),
+    ],
+)
+def test_what_another_datastore_needs_does_not_stop_a_removal(kind, keys):
+    """A wrong value is told by every other verb."""
+    fields = Fields((("", {"datastore_type": kind, **keys}),))
+    with pytest.raises(NetconfError, match=next(iter(keys))):
+        parse_datastore(fields, {}, embedded=True)
+    assert kind == parse_datastore(fields, {}, embedded=True, for_removal=True).kind
 
 
 @pytest.mark.parametrize(
@@ -84,14 +98,6 @@ def test_the_way_to_etcd_is_read_key_by_key(netconf_of):
 def test_the_kubeconfig_is_found_as_the_rest(netconf_of, keys, environ, expected):
     """It stands inside of `kubernetes`."""
     assert expected == netconf_of(**keys, environ=environ).datastore.kubeconfig
-
-
-def test_discovery_by_srv_is_not_supported(netconf_of):
-    """Code 2 names the key and what to use in its place."""
-    with pytest.raises(UnsupportedError) as raised:
-        netconf_of(etcd_discovery_srv="example.org")
-    assert 2 == raised.value.code
-    assert '"etcd_discovery_srv" is "example.org"' in raised.value.msg
 
 
 @pytest.mark.parametrize("kind", ["memory", "etcd", "SQLITE"])

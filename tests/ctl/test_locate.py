@@ -7,7 +7,8 @@ import json
 import pytest
 
 from cni_ipam.ctl.locate import Wishes, locate
-from cni_ipam.errors import CniIpamError, OperatorError
+from cni_ipam.errors import CniIpamError, OperatorError, UnsupportedError
+from cni_ipam.lean.http import Credentials
 
 DEFAULT = "/var/lib/cni-ipam/ipam.db"
 
@@ -30,9 +31,18 @@ class Node:
         text = json.dumps({"cniVersion": "1.0.0", "name": "n", "plugins": plugins})
         (self.networks / name).write_text(text)
 
+    def has_config(self, **spec: object) -> None:
+        head = {"apiVersion": "projectcalico.org/v3", "kind": "CalicoAPIConfig"}
+        self.config.write_text(json.dumps({**head, "spec": spec}))
+
     def finds(self, environ: dict[str, str] | None = None, **wishes: str):
         wishes.setdefault("netconf_dir", str(self.networks))
         return locate(Wishes(**wishes), environ or {}, str(self.config))
+
+
+def endpoints_of(datastore) -> list[str]:
+    """The URLs of the servers."""
+    return [str(endpoint) for endpoint in datastore.etcd.endpoints]
 
 
 def test_without_anything_it_is_the_default(node):
@@ -106,23 +116,203 @@ def test_the_environment_beats_the_network(node):
     """Variables that name a datastore; KUBECONFIG alone does not."""
     node.has_network("10.conflist", {"type": "cni-ipam", "sqlite_path": "/a/ipam.db"})
     etcd = node.finds({"ETCD_ENDPOINTS": "https://a:1,https://b:2"}).datastore
-    assert ("etcdv3", ("https://a:1", "https://b:2")) == (etcd.kind, etcd.etcd_endpoints)
+    assert ("etcdv3", ["https://a:1", "https://b:2"]) == (etcd.kind, endpoints_of(etcd))
     assert "kubernetes" == node.finds({"DATASTORE_TYPE": "kubernetes"}).datastore.kind
     assert "sqlite" == node.finds({"KUBECONFIG": "/home/me/.kube/config"}).datastore.kind
 
 
+def test_the_nodes_own_network_says_where_etcd_is(node):
+    """With certificates; the user comes from the environment."""
+    etcd = {"etcd_endpoints": "https://a:1", "etcd_ca_cert_file": "/ca"}
+    delegate = {"type": "cni-ipam", "etcd_cert_file": "/cert", "etcd_key_file": "/key"}
+    node.has_network("10-etcd.conflist", {"type": "ptp", "ipam": delegate, **etcd})
+    found = node.finds({"ETCD_USERNAME": "calico", "ETCD_PASSWORD": "hush"}).datastore
+    assert ("etcdv3", ["https://a:1"]) == (found.kind, endpoints_of(found))
+    assert Credentials("/ca", "/cert", "/key") == found.etcd.credentials
+    assert ("calico", "hush") == (found.etcd.username, found.etcd.password)
+
+
+def test_calicos_own_network_says_where_etcd_is(node):
+    """On a node that Calico serves, nothing has to be told again."""
+    calico = {"type": "calico", "etcd_endpoints": "http://a:1", "ipam": {"type": "calico-ipam"}}
+    node.has_network("10-calico.conflist", calico, {"type": "portmap"})
+    found = node.finds().datastore
+    assert ("etcdv3", ["http://a:1"]) == (found.kind, endpoints_of(found))
+
+
+def test_who_asks_for_etcd_gets_the_nodes_servers(node):
+    """Unless the environment names others."""
+    node.has_network("10.conflist", {"type": "cni-ipam", "etcd_endpoints": "http://a:1"})
+    assert ["http://a:1"] == endpoints_of(node.finds(datastore_type="etcdv3").datastore)
+    environ = {"ETCD_ENDPOINTS": "http://b:1", "DATASTORE_TYPE": "kubernetes"}
+    assert ["http://b:1"] == endpoints_of(node.finds(environ, datastore_type="etcdv3").datastore)
+
+
+def test_who_asks_for_etcd_where_nobody_knows_it_is_told(node):
+    """In Calico's words."""
+    with pytest.raises(CniIpamError, match="no etcd endpoints specified"):
+        node.finds(datastore_type="etcdv3")
+
+
 def test_the_config_file_beats_the_environment(node):
-    """As with calicoctl."""
+    """As with calicoctl; it is not mixed with it."""
     node.config.write_text(
         "apiVersion: projectcalico.org/v3\nkind: CalicoAPIConfig\nmetadata:\n"
-        "spec:\n  datastoreType: etcdv3\n  etcdEndpoints: https://a:1\n  etcdKeyFile: /key\n"
+        "spec:\n  datastoreType: etcdv3\n  etcdEndpoints: https://a:1\n  etcdCACertFile: /ca\n"
     )
-    found = node.finds({"DATASTORE_TYPE": "kubernetes"}).datastore
-    assert ("etcdv3", ("https://a:1",), "/key") == (
+    environ = {"DATASTORE_TYPE": "kubernetes", "ETCD_USERNAME": "u", "ETCD_PASSWORD": "p"}
+    found = node.finds(environ).datastore
+    assert ("etcdv3", ["https://a:1"]) == (found.kind, endpoints_of(found))
+    assert (Credentials("/ca"), "") == (found.etcd.credentials, found.etcd.username)
+
+
+def test_a_config_file_has_all_that_calicoctl_takes(node):
+    """User, password, and files."""
+    node.has_config(
+        etcdEndpoints="https://a:1,https://b:1",
+        etcdUsername="calico",
+        etcdPassword="hush",
+        etcdKeyFile="/key",
+        etcdCertFile="/cert",
+        etcdCACertFile="/ca",
+    )
+    etcd = node.finds().datastore.etcd
+    assert ("calico", "hush") == (etcd.username, etcd.password)
+    assert Credentials("/ca", "/cert", "/key") == etcd.credentials
+
+
+def test_a_config_file_may_hold_the_certificates(node):
+    """As texts."""
+    node.has_config(etcdEndpoints="https://a:1", etcdKey="K", etcdCert="C", etcdCACert="A")
+    assert Credentials(ca="A", cert="C", key="K") == node.finds().datastore.etcd.credentials
+
+
+@pytest.mark.parametrize("text", ["etcdPassword: 12345", "etcdPassword: '12345'"])
+def test_a_password_of_digits_needs_no_quotes(node, text):
+    """Calicoctl takes it for a text as well."""
+    node.config.write_text(f"spec: {{etcdEndpoints: 'http://a:1', etcdUsername: u, {text}}}")
+    assert "12345" == node.finds().datastore.etcd.password
+
+
+def test_field_names_are_matched_as_go_does(node):
+    """Without regard to case; an empty one is none."""
+    node.config.write_text("spec:\n  ETCDEndpoints: http://a:1\n  etcdPassword:\n")
+    assert ["http://a:1"] == endpoints_of(node.finds().datastore)
+
+
+KUBERNETES = {
+    "datastoreType": "kubernetes",
+    "kubeconfig": "/home/me/.kube/config",
+    "kubeconfigInline": "x",
+    "k8sAPIEndpoint": "https://10.0.0.1:6443",
+    "k8sKeyFile": "/key",
+    "k8sCertFile": "/cert",
+    "k8sCAFile": "/ca",
+    "k8sAPIToken": "hush",
+    "k8sInsecureSkipTLSVerify": True,
+    "k8sClientQPS": 1.5,
+    "k8sClientBurst": 7,
+    "k8sCurrentContext": "here",
+    "calicoAPIGroup": "crd.projectcalico.org/v1",
+    "usePodCIDR": False,
+}
+
+
+def test_the_keys_of_kubernetes_are_known(node):
+    """Each of its own type."""
+    node.has_config(**KUBERNETES)
+    found = node.finds().datastore
+    assert ("kubernetes", "/home/me/.kube/config", None) == (
         found.kind,
-        found.etcd_endpoints,
-        found.etcd_key_file,
+        found.kubeconfig,
+        found.etcd,
     )
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind"),
+    [
+        ({}, "sqlite"),
+        ({"kubeconfig": "/c"}, "kubernetes"),
+        ({"etcdEndpoints": "http://a:1", "kubeconfig": "/c"}, "etcdv3"),
+        ({"datastoreType": "kubernetes", "etcdEndpoints": "http://a:1"}, "kubernetes"),
+    ],
+)
+def test_without_a_type_the_keys_of_the_config_file_tell(node, spec, kind):
+    """As in a network configuration."""
+    node.has_config(**spec)
+    assert kind == node.finds().datastore.kind
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ({"etcdEndpoint": "http://a:1"}, 'unknown field "spec.etcdEndpoint" in config file {}'),
+        (
+            {"etcdEndpoints": ["http://a:1"]},
+            '"etcdEndpoints" of {} must be a text, but is of type array',
+        ),
+        ({"etcdPassword": 1.5}, '"etcdPassword" of {} must be a text, but is of type number'),
+        ({"sqlitePath": "ipam.db"}, '"sqlitePath" of {} is ipam.db, but must be an absolute path'),
+        ({"datastoreType": "mysql"}, "unknown datastore type: mysql"),
+        (
+            {"datastoreType": "etcdv3"},
+            'no etcd endpoints specified: "etcdEndpoints" of {} is missing',
+        ),
+        (
+            {"etcdEndpoints": "http://a"},
+            'endpoint 1 of "etcdEndpoints" of {} is "http://a": it names no port',
+        ),
+        (
+            {"etcdEndpoints": "http://a:1", "etcdUsername": "u"},
+            '"etcdUsername" of {0} is set, but "etcdPassword" of {0} is not',
+        ),
+        (
+            {"etcdEndpoints": "https://a:1", "etcdCert": "C"},
+            '"etcdCert" of {0} is set, but "etcdKey" of {0} is not',
+        ),
+        (
+            {"etcdEndpoints": "https://a:1", "etcdCACert": "C", "etcdKeyFile": "/key"},
+            "Cannot mix inline certificate-key and certificate / key files",
+        ),
+    ],
+)
+def test_a_mistake_in_the_config_file_is_told_by_its_key(node, spec, expected):
+    """And the file's path: there is no network configuration to look into."""
+    node.has_config(**spec)
+    with pytest.raises(OperatorError) as caught:
+        node.finds()
+    assert expected.format(node.config) == str(caught.value)
+
+
+def test_discovery_in_the_config_file_is_not_supported(node):
+    """As elsewhere."""
+    node.has_config(etcdDiscoverySrv="example.org")
+    with pytest.raises(UnsupportedError, match=r'"etcdDiscoverySrv" of .* is "example\.org"'):
+        node.finds()
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        ("apiVersion: projectcalico.org/v2", "unknown APIVersion 'projectcalico.org/v2'"),
+        ("kind: IPPool", "expected kind 'CalicoAPIConfig', got 'IPPool'"),
+        ("extra: 1", 'unknown field "extra" in config file'),
+    ],
+)
+def test_the_head_of_the_config_file_is_checked(node, head, expected):
+    """The texts are calicoctl's."""
+    node.config.write_text(f"{head}\nspec: {{}}\n")
+    with pytest.raises(OperatorError, match=expected):
+        node.finds()
+
+
+def test_a_broken_config_file_is_not_quoted(node):
+    """It may hold a password; the line is told."""
+    node.config.write_text("spec:\n  etcdPassword: *hush\n")
+    with pytest.raises(OperatorError) as caught:
+        node.finds()
+    assert f"config file {node.config} is not YAML: see line 2" == str(caught.value)
 
 
 def test_a_config_file_may_name_our_datastore(node):
@@ -135,7 +325,7 @@ def test_a_flag_beats_the_config_file(node):
     """But servers may be the file's."""
     node.config.write_text("spec: {datastoreType: kubernetes, etcdEndpoints: 'https://a:1'}")
     found = node.finds(datastore_type="etcdv3").datastore
-    assert ("etcdv3", ("https://a:1",)) == (found.kind, found.etcd_endpoints)
+    assert ("etcdv3", ["https://a:1"]) == (found.kind, endpoints_of(found))
 
 
 def test_a_config_file_that_was_asked_for_must_be_there(node):

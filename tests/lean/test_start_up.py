@@ -13,15 +13,20 @@ BUILT_IN = {
     "__future__",  # each module of ours names it; it imports nothing itself
     "_json",
     "_signal",
+    "_socket",
     "_sqlite3",
+    "_ssl",
     "_thread",
+    "errno",
     "fcntl",
     "posix",
     "time",
 }
 
 
-@pytest.mark.parametrize("room", ["folder", "json", "lock", "log", "record", "sqlite"])
+@pytest.mark.parametrize(
+    "room", ["folder", "http", "json", "lock", "log", "record", "sqlite", "tls"]
+)
 def test_imports_only_c_modules_and_our_own(room: str) -> None:
     """Nothing of the standard library that is written in Python."""
     program = (

@@ -21,6 +21,7 @@ from __future__ import annotations
 from cni_ipam.core.address import Cidr
 from cni_ipam.lean.record import record
 
+KINDS = ("host", "virtual")
 PENDING = "pending"
 CONFIRMED = "confirmed"
 PENDING_DELETION = "pendingDeletion"

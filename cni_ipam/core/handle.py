@@ -10,6 +10,15 @@ from __future__ import annotations
 from cni_ipam.core.address import Cidr
 from cni_ipam.lean.record import record, replace
 
+TUNNEL_HANDLES = (
+    "ipip-tunnel-addr-",
+    "vxlan-tunnel-addr-",
+    "vxlan-v6-tunnel-addr-",
+    "wireguard-tunnel-addr-",
+    "wireguard-v6-tunnel-addr-",
+)
+"""What the handles of a node's tunnel addresses begin with; its name follows."""
+
 
 @record
 class Handle:

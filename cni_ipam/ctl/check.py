@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 import typer
 
 from cni_ipam.core.check import LEFTOVER, UNSOUND, Finding, check_block, check_datastore
-from cni_ipam.core.config import find_config_problems
+from cni_ipam.ctl.configure import describe_problems
 from cni_ipam.ctl.survey import survey
 from cni_ipam.datastore import keys
+from cni_ipam.ipam.settings import find_unheeded
 
 if TYPE_CHECKING:
     from cni_ipam.ctl.session import Session
     from cni_ipam.ctl.survey import Survey
+    from cni_ipam.datastore.port import Datastore
 
 _ADDRESSES = (keys.BLOCKS, keys.HANDLES, keys.HOST_AFFINITIES, keys.VIRTUAL_AFFINITIES)
 
@@ -30,7 +32,7 @@ def check(context: typer.Context) -> None:
         *invalid,
         *find_disagreements(found),
         *find_pods_on_kept_back(found),
-        *find_wrong_settings(found),
+        *find_wrong_settings(session.store, found),
     ]
     for finding in findings:
         print(f"  {finding}")
@@ -81,12 +83,14 @@ def find_pods_on_kept_back(found: Survey) -> list[Finding]:
     return findings
 
 
-def find_wrong_settings(found: Survey) -> list[Finding]:
-    """The rules that the settings break: somebody wrote them past ipamctl and calicoctl."""
-    return [
-        Finding(LEFTOVER, "IPAMConfiguration(default)", f"{problem}; see `ipamctl ipam configure`")
-        for problem in find_config_problems(found.config)
-    ]
+def find_wrong_settings(store: Datastore, found: Survey) -> list[Finding]:
+    """The rules that the settings break, as somebody wrote them past ipamctl and calicoctl; and
+    other settings where no assignment looks for them."""
+    problems = describe_problems(found.config)
+    unheeded = find_unheeded(store, found.config)
+    if unheeded is not None:
+        problems.append(unheeded)
+    return [Finding(LEFTOVER, "IPAMConfiguration(default)", problem) for problem in problems]
 
 
 def _tell_what_there_is(found: Survey) -> None:

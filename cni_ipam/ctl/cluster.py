@@ -69,7 +69,7 @@ def set_ready(store: Datastore, *, ready: bool, now: int, seed: bytes) -> None:
     try:
         change_record(store, kind, "default", change)
     except NotFound:
-        spec = {"clusterGUID": seed.hex(), "datastoreReady": ready}
+        spec = {"clusterGUID": codec.new_guid("cluster", seed), "datastoreReady": ready}
         value = codec.new_resource(kind.name, "default", spec, now, seed)
         try:
             store.commit([Write(keys.CLUSTER_INFORMATION, value, ABSENT)])

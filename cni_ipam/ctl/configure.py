@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cni_ipam.core.config import PERSISTENCE
+from cni_ipam.core.config import NO_BLOCK_FOR_ANYBODY, PERSISTENCE, find_config_problems
 from cni_ipam.ctl.kinds import show_value
 from cni_ipam.errors import OperatorError, ValidationError
 from cni_ipam.ipam.settings import change_config
 
 if TYPE_CHECKING:
+    from cni_ipam.core.config import IpamConfig
     from cni_ipam.ctl.session import Session
 
 _TRUE = ("1", "t", "T", "TRUE", "true", "True")
@@ -21,6 +22,11 @@ _NAMES = {
     "max_blocks_per_host": "MaxBlocksPerHost",
     "vm_persistence": "KubeVirtVMAddressPersistence",
     "cooldown_seconds": "IPCooldownSeconds",
+}
+
+_HINTS = {
+    NO_BLOCK_FOR_ANYBODY: "no node can claim a block, as a record that leaves autoAllocateBlocks "
+    "out means false: `ipamctl apply` an IPAMConfiguration with autoAllocateBlocks: true",
 }
 
 
@@ -70,6 +76,14 @@ def configure(
         raise ValidationError(f"error: {error}") from None
     for name, value in changes.items():
         print(f"Successfully set {_NAMES[name]} to: {show_value(value)}")
+
+
+def describe_problems(config: IpamConfig) -> list[str]:
+    """The rules that the settings in force break, each with the command that mends it."""
+    return [
+        f"{problem}; {_HINTS.get(problem, 'see `ipamctl ipam configure`')}"
+        for problem in find_config_problems(config)
+    ]
 
 
 def _parse_bool(text: str) -> bool:

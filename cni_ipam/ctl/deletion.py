@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 
 from cni_ipam.core.address import parse_cidr
 from cni_ipam.core.gateway import reservation_name
+from cni_ipam.core.handle import TUNNEL_HANDLES
 from cni_ipam.core.reservation import parse_reserved
 from cni_ipam.ctl.records import get_entry, missing, refuse_outdated
 from cni_ipam.ctl.resources import get_kind
 from cni_ipam.datastore import keys
 from cni_ipam.datastore.port import Range, Write
 from cni_ipam.errors import CorruptRecord, OperatorError
-from cni_ipam.ipam.affinity import release_host, release_pool
+from cni_ipam.ipam.affinity import release_pool, remove_host
+from cni_ipam.ipam.release import release
 from cni_ipam.ipam.retry import retry
 
 if TYPE_CHECKING:
@@ -45,9 +47,17 @@ def delete_record(
     lost: list[Cidr] = []
     if kind.name == "Node":
         _require(store, kind, name, version)
-        lost = release_host(store, name, now)
+        lost = _leave_host(store, name, now)
     retry(lambda: store.commit([_removal(_require(store, kind, name, version))]))
     return lost
+
+
+def _leave_host(store: Datastore, host: str, now: int) -> list[Cidr]:
+    """The host has no blocks any more, and its tunnels no addresses, as after `calicoctl delete
+    node`; its pods keep theirs until they go."""
+    tunnels = {f"{prefix}{host}": lambda _: True for prefix in TUNNEL_HANDLES}
+    released = release(store, host, tunnels, now)
+    return [*released.blocks, *remove_host(store, host, now)]
 
 
 def _delete_pool(

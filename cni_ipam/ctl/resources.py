@@ -50,10 +50,15 @@ _METADATA_ORDER = (
     *("creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "labels"),
     *("annotations", "ownerReferences", "finalizers", "managedFields"),
 )
-_POOL_ORDER = (
-    *("cidr", "vxlanMode", "ipipMode", "natOutgoing", "disabled", "disableBGPExport", "blockSize"),
-    *("nodeSelector", "namespaceSelector", "allowedUses", "assignmentMode"),
-)
+# Objects inside of others, with the order of their fields; a map is sorted, as Go writes it.
+_INNER_ORDER: dict[str, tuple[str, ...]] = {
+    "labels": (),
+    "annotations": (),
+    "bgp": (
+        *("asNumber", "ipv4Address", "ipv6Address", "ipv4IPIPTunnelAddr"),
+        "routeReflectorClusterID",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -185,7 +190,18 @@ class ConfigKind(Kind):
 def _arrange(fields: Resource, order: Iterable[str], always: tuple[str, ...]) -> Resource:
     known = [key for key in order if key in fields]
     extra = [key for key in fields if key not in known]
-    return {key: fields[key] for key in known + extra if key in always or _is_set(fields[key])}
+    return {
+        key: _arrange_inner(key, fields[key])
+        for key in known + extra
+        if key in always or _is_set(fields[key])
+    }
+
+
+def _arrange_inner(name: str, value: Any) -> Any:
+    if name not in _INNER_ORDER or not isinstance(value, dict):
+        return value
+    known = [key for key in _INNER_ORDER[name] if key in value]
+    return {key: value[key] for key in [*known, *sorted(value.keys() - set(known))]}
 
 
 def _is_set(value: object) -> bool:
@@ -197,7 +213,7 @@ KINDS: tuple[Kind, ...] = (
         name="IPPool",
         aliases=("ippool", "ippools", "ipp", "ipps", "pool", "pools"),
         prefix=keys.POOLS,
-        spec_order=_POOL_ORDER,
+        spec_order=codec.POOL_FIELDS,
         columns={
             "NAME": show_name,
             "CIDR": field("cidr"),

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cni_ipam.core.address import Cidr, parse_address
-from cni_ipam.core.config import find_config_problems
 from cni_ipam.core.utilization import measure
+from cni_ipam.ctl.configure import describe_problems
 from cni_ipam.ctl.kinds import show_value
 from cni_ipam.ctl.output import format_box
 from cni_ipam.ctl.survey import survey
 from cni_ipam.errors import NotFound
 from cni_ipam.ipam.query import find_owner
-from cni_ipam.ipam.settings import read_config
+from cni_ipam.ipam.settings import find_unheeded, read_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -144,7 +144,7 @@ def _host(block: Block) -> str:
 
 def _holder(owner: Attribute) -> tuple[str, str]:
     """What kind of thing has an address, and its name."""
-    for kind, attribute in (("vmi", "vmi"), ("pod", "pod")):
+    for kind, attribute in (("vmi", "vmi-name"), ("pod", "pod")):
         name = owner.get(attribute)
         if name is not None:
             return kind, f"{owner.get('namespace') or ''}/{name}"
@@ -153,8 +153,11 @@ def _holder(owner: Attribute) -> tuple[str, str]:
 
 def _describe_configuration(session: Session) -> str:
     config = read_config(session.store)
-    for problem in find_config_problems(config):
+    for problem in describe_problems(config):
         print(f"these settings break a rule: {problem}", file=sys.stderr)
+    unheeded = find_unheeded(session.store, config)
+    if unheeded is not None:
+        print(unheeded, file=sys.stderr)
     values = (
         ("StrictAffinity", config.strict_affinity),
         ("AutoAllocateBlocks", config.auto_allocate_blocks),

@@ -22,7 +22,7 @@ from cni_ipam.lean import json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any, TypeVar
 
     from cni_ipam.datastore.port import Entry
@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 API_VERSION = "projectcalico.org/v3"
+# The fields of an IPPool's spec in Calico's order.
+POOL_FIELDS = (
+    *("cidr", "vxlanMode", "ipipMode", "natOutgoing", "disabled", "disableBGPExport", "blockSize"),
+    *("nodeSelector", "namespaceSelector", "allowedUses", "assignmentMode"),
+)
 # How fields of IPAMConfiguration are spelled under the settings' key, where that differs.
 CONFIG_SPELLINGS = {
     "strictAffinity": "strict_affinity",
@@ -68,9 +73,10 @@ def decode_block(entry: Entry) -> Block:
 
 def _block(fields: Document) -> Block:
     allocations = _take(fields, "allocations", list)
-    # Only a block that never gave an address has null here.
-    if fields.get("attributes", "") is None:
-        fields["attributes"] = []
+    # An empty list of Go's may be null: no attributes as yet, or nothing left in the queue.
+    for name in ("attributes", "unallocated"):
+        if fields.get(name, "") is None:
+            fields[name] = []
     return Block(
         cidr=parse_cidr(_take(fields, "cidr", str)),
         affinity=_owner(fields),
@@ -102,10 +108,12 @@ def encode_block(block: Block) -> str:
 
 
 def _owner(fields: Document) -> str | None:
-    """The owner; blocks of long ago hold it as `hostAffinity`, which is never written."""
-    affinity = _take(fields, "affinity", str, "")
-    if not affinity and fields.get("hostAffinity"):
-        return f"host:{_take(fields, 'hostAffinity', str)}"
+    """The owner. Only blocks of long ago have no field `affinity`; theirs is `hostAffinity`, which
+    is kept and means nothing any more once the other field is there."""
+    host = fields.get("hostAffinity")
+    if "affinity" not in fields and host:
+        return f"host:{_checked(host, str, 'hostAffinity')}"
+    affinity: str = _take(fields, "affinity", str, "")
     return affinity or None
 
 
@@ -147,7 +155,9 @@ def decode_affinity(entry: Entry) -> Affinity:
     if named is None:
         raise _corrupt(entry, "is not the key of an affinity")
     fields = decode_document(entry)
-    state = fields.pop("state", "")
+    state = fields.pop("state", None)
+    if state is None:
+        state = ""
     if state not in ("", PENDING, CONFIRMED, PENDING_DELETION):
         raise _corrupt(entry, f"has the unknown state {state!r}")
     return Affinity(*named, state=state, extra=_extra(fields))
@@ -181,7 +191,21 @@ def decode_config(entry: Entry | None) -> IpamConfig:
     """The settings; absent means the defaults, `{}` means no new blocks (Calico's omitempty)."""
     if entry is None:
         return IpamConfig()
-    fields = decode_document(entry)
+    return _config(entry, decode_document(entry))
+
+
+def decode_config_resource(entry: Entry, standing: IpamConfig) -> IpamConfig:
+    """The settings as the resource IPAMConfiguration states them, which in etcd is a key of its
+    own (facts: Calico 1.6); what it leaves out is as in `standing`."""
+    try:
+        spec = _take(decode_document(entry), "spec", dict, {})
+    except ValueError as error:
+        raise _corrupt(entry, f"is not an IPAMConfiguration: {error}") from None
+    stated = {CONFIG_SPELLINGS.get(k, k): v for k, v in spec.items() if v is not None}
+    return _config(entry, {**json.loads(encode_config(standing)), **stated})
+
+
+def _config(entry: Entry, fields: Document) -> IpamConfig:
     try:
         return IpamConfig(
             strict_affinity=_take(fields, "strict_affinity", bool, False),
@@ -193,6 +217,11 @@ def decode_config(entry: Entry | None) -> IpamConfig:
         )
     except ValueError as error:
         raise _corrupt(entry, f"is not an IPAMConfig: {error}") from None
+
+
+def decode_found_config(found: Sequence[Entry]) -> IpamConfig:
+    """The settings, given what was found under their key: one entry, or none."""
+    return decode_config(found[0] if found else None)
 
 
 def encode_config(config: IpamConfig) -> str:
@@ -280,22 +309,29 @@ def new_metadata(kind: str, name: str, now: int, seed: bytes) -> Document:
     """Metadata of a resource made now; its UID (a v4 one) comes from `seed`, 16 random bytes,
     and differs for each kind and name. Without a UID and a creation time Calico's clients could
     not update the resource."""
+    text = new_guid(f"{kind}/{name}", seed)
+    uid = f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    return {"name": name, "uid": uid, "creationTimestamp": rfc3339(now)}
+
+
+def new_guid(purpose: str, seed: bytes) -> str:
+    """A v4 UUID without dashes, from 16 random bytes; another one for each purpose."""
     value = bytearray(seed[:16])
-    for place, byte in enumerate(f"{kind}/{name}".encode()):
+    for place, byte in enumerate(purpose.encode()):
         value[place % 16] = (value[place % 16] * 33 + byte) & 0xFF
     value[6] = value[6] & 0x0F | 0x40
     value[8] = value[8] & 0x3F | 0x80
-    text = value.hex()
-    uid = f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
-    return {"name": name, "uid": uid, "creationTimestamp": rfc3339(now)}
+    return value.hex()
 
 
 def new_resource(kind: str, name: str, spec: Mapping[str, object], now: int, seed: bytes) -> str:
     """A v3 resource made now, as calicoctl keeps it in etcd."""
     metadata = new_metadata(kind, name, now, seed)
-    return json.dumps(
-        {"kind": kind, "apiVersion": API_VERSION, "metadata": metadata, "spec": dict(spec)}
-    )
+    fields = {"kind": kind, "apiVersion": API_VERSION, "metadata": metadata, "spec": dict(spec)}
+    if kind == "Node":
+        # The one kind whose status Go cannot leave out.
+        fields["status"] = {}
+    return json.dumps(fields)
 
 
 def _corrupt(entry: Entry, text: str) -> CorruptRecord:

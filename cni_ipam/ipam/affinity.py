@@ -10,13 +10,14 @@ from cni_ipam.datastore.port import ABSENT, Range
 from cni_ipam.errors import CniIpamError, NotEmpty, ValidationError
 from cni_ipam.ipam.draft import Draft
 from cni_ipam.ipam.retry import retry
+from cni_ipam.ipam.view import pick_overlapping
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from cni_ipam.core.pool import Pool
-    from cni_ipam.datastore.port import Datastore
+    from cni_ipam.datastore.port import Datastore, Entry
 
 
 def claim_blocks(
@@ -25,18 +26,25 @@ def claim_blocks(
     """Claim every block of `cidr` for `host`: (those that are its own now, those of others).
 
     Raises ValidationError if `cidr` lies in no enabled pool or is smaller than a block."""
-    pool = _pool_of(store, cidr)
+    blocks_prefix = keys.blocks_prefix(cidr.version)
+    pools, existing = store.read(
+        [Range(keys.POOLS, prefix=True), Range(blocks_prefix, prefix=True, keys_only=True)]
+    )
+    pool = _pool_of(pools, cidr)
+    # What a pool of another blockSize left is another's, whoever it belongs to.
+    odd = pick_overlapping(existing, cidr, pool.block_size)
     claimed: list[Cidr] = []
     failed: list[Cidr] = []
     for block in _blocks_of(cidr, pool.block_size):
         affinity = Affinity(kind, host, block)
-        is_ours = retry(lambda affinity=affinity: _claim(store, affinity, now))  # type: ignore[misc]
+        is_ours = not any(block.overlaps(other) for other in odd) and retry(
+            lambda affinity=affinity: _claim(store, affinity, now)  # type: ignore[misc]
+        )
         (claimed if is_ours else failed).append(block)
     return claimed, failed
 
 
-def _pool_of(store: Datastore, cidr: Cidr) -> Pool:
-    entries = store.read([Range(keys.POOLS, prefix=True)])[0]
+def _pool_of(entries: Iterable[Entry], cidr: Cidr) -> Pool:
     for pool in codec.decode_all(codec.decode_pool, entries, []):
         if pool.is_enabled and pool.cidr.covers(cidr):
             if cidr.prefix > pool.block_size:
@@ -105,7 +113,7 @@ def _release(store: Datastore, affinity: Affinity, now: int, *, must_be_empty: b
         draft.give_up(known, found[0].revision)
     if blocks:
         block = codec.decode_block(blocks[0])
-        cooldown = codec.decode_config(config[0] if config else None).cooldown_seconds
+        cooldown = codec.decode_found_config(config).cooldown_seconds
         if block.affinity == affinity.owner:
             block = block.collect(now, cooldown)
             if block.is_empty:
@@ -134,7 +142,7 @@ def release_blocks(
     """Take from `host` its blocks inside `cidr`; those that it lost.
 
     Raises ValidationError as `claim_blocks`; goes on after another error and raises the first."""
-    _pool_of(store, cidr)
+    _pool_of(store.read([Range(keys.POOLS, prefix=True)])[0], cidr)
     found = _list_affinities(store, [keys.affinities_prefix(host, cidr.version, kind)])
     inside = [affinity for affinity in found if cidr.covers(affinity.cidr)]
     return _release_all(store, inside, now, must_be_empty=must_be_empty)

@@ -136,8 +136,8 @@ class Attempt:
     def _find_claimable(self, chosen: Sequence[Pool], reserved: Reservations) -> Iterator[Cidr]:
         """Blocks that do not exist, first those of the host's whose claim was cut short."""
         for cidr in self.view.affinities:
-            is_missing = cidr not in self.blocks and not claim.is_unreadable(self, cidr)
-            if is_missing and lies_in_any(cidr, chosen):
+            is_missing = cidr not in self.blocks and lies_in_any(cidr, chosen)
+            if is_missing and claim.can_be_claimed(self, cidr):
                 yield cidr
         claim.require_claims(self, chosen)
         yield from claim.find_unclaimed(self, chosen, reserved)

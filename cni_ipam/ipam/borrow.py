@@ -8,7 +8,7 @@ between the claim and the first assignment (Calico does so since v3.32).
 
 from __future__ import annotations
 
-from cni_ipam.core.affinity import Affinity, parse_owner
+from cni_ipam.core.affinity import KINDS, Affinity, parse_owner
 from cni_ipam.core.moment import SECOND, parse_rfc3339
 from cni_ipam.datastore import codec, keys
 from cni_ipam.datastore.port import ABSENT, Range
@@ -93,16 +93,17 @@ def _take_back(
         if not _is_idle(attempt, found.block) or reserved.covers(found.block.cidr):
             continue
         require_claims(attempt, chosen)
+        former = _read_affinity(attempt, found.block)
+        if former is None:
+            continue
         mine = Affinity(attempt.wish.kind, attempt.wish.host, found.block.cidr)
         affinity, revision = attempt.view.affinities.get(found.block.cidr, (mine, ABSENT))
         got = claim(
             attempt, affinity, revision, count - taken, reserved, block_revision=found.revision
         )
         if got:
-            kind, host = parse_owner(found.block.affinity or "")
-            key = keys.affinity_key(host, found.block.cidr, kind)
-            for entry in attempt.store.read([Range(key)])[0]:
-                attempt.draft.give_up(codec.decode_affinity(entry), entry.revision)
+            for ending, ending_revision in former:
+                attempt.draft.give_up(ending, ending_revision)
         taken += got
     if 0 < taken < count:
         # The last of them may have been the last that the host may own: then nothing is borrowed.
@@ -110,9 +111,24 @@ def _take_back(
     return taken
 
 
+def _read_affinity(attempt: Attempt, block: Block) -> list[tuple[Affinity, int]] | None:
+    """The owner's affinity, if it has one; None if that cannot be understood, so that the block
+    must be left to its owner."""
+    kind, host = parse_owner(block.affinity or "")
+    entries = attempt.store.read([Range(keys.affinity_key(host, block.cidr, kind))])[0]
+    known = codec.decode_all(codec.decode_affinity, entries, attempt.view.faults)
+    if len(known) < len(entries):
+        return None
+    return [(affinity, entries[0].revision) for affinity in known]
+
+
 def _is_idle(attempt: Attempt, block: Block) -> bool:
-    """Whether it is empty and was claimed long enough ago; no time counts as long ago."""
-    if block.affinity in (None, attempt.wish.affinity) or not block.is_empty:
+    """Whether it is empty and was claimed long enough ago; no time counts as long ago. The
+    affinity of an owner of an unknown kind could not be found, so that one is never idle."""
+    owner = block.affinity
+    if owner in (None, attempt.wish.affinity) or not block.is_empty:
+        return False
+    if parse_owner(owner or "")[0] not in KINDS:
         return False
     try:
         claimed = parse_rfc3339(block.claim_time or "")
@@ -142,7 +158,10 @@ def _decode(attempt: Attempt, chosen: Sequence[Pool], entry: Entry) -> Foreign |
         return None
     cooldown = attempt.view.config.cooldown_seconds
     block = block.collect(attempt.wish.now, cooldown)
-    attempt.blocks.setdefault(block.cidr, (block, entry.revision))
-    if block.affinity == attempt.wish.affinity and cidr in attempt.view.affinities:
+    _, revision = attempt.blocks.setdefault(block.cidr, (block, entry.revision))
+    affinity, _ = attempt.view.affinities.get(block.cidr, (None, ABSENT))
+    # An own one that has changed since it was found full may have room again, and be the last.
+    is_changed = affinity is not None and affinity.is_confirmed and revision != entry.revision
+    if block.affinity == attempt.wish.affinity and affinity is not None and not is_changed:
         return None
     return Foreign(ranks[0], block, entry.revision)

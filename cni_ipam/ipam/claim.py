@@ -10,6 +10,8 @@ from cni_ipam.core.walk import walk_blocks
 from cni_ipam.datastore import keys
 from cni_ipam.datastore.port import ABSENT, Range
 from cni_ipam.errors import BlockLimit, PoolExhausted
+from cni_ipam.ipam.view import find_overlapping, pick_overlapping
+from cni_ipam.lean.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ def assign_from_own(
             continue
         block, block_revision = attempt.blocks.get(cidr, (None, ABSENT))
         if block is None:
-            if not is_unreadable(attempt, cidr):
+            if can_be_claimed(attempt, cidr):
                 taken += claim(attempt, affinity, revision, count - taken, reserved)
         elif block.affinity != affinity.owner:
             # A pending one of an idle block may be of a taking back under way; then it stays.
@@ -95,7 +97,8 @@ def require_claims(attempt: Attempt, chosen: Sequence[Pool]) -> None:
     """Raises BlockLimit or PoolExhausted unless the host may claim one more block."""
     config, wish = attempt.view.config, attempt.wish
     limit = config.limit_blocks(wish.max_blocks)
-    if _count_owned(attempt, chosen) >= limit:
+    owned = _count_owned(attempt, chosen)
+    if owned >= limit:
         text = (
             f"Need to allocate an IPAM block but could not - limit of {limit} blocks reached for "
             "this node"
@@ -103,7 +106,7 @@ def require_claims(attempt: Attempt, chosen: Sequence[Pool]) -> None:
         attempt.messages[chosen[0].cidr.version].append(text)
         raise BlockLimit(
             f"{text}: cannot allocate new block due to per host block limit",
-            f"node {wish.host} owns {limit} blocks and all are full; raise maxBlocksPerHost "
+            f"node {wish.host} owns {owned} blocks and all are full; raise maxBlocksPerHost "
             "(0 means 20)",
         )
     if not config.auto_allocate_blocks:
@@ -132,7 +135,9 @@ def find_unclaimed(
     entries = attempt.store.read([Range(prefix, prefix=True, keys_only=True)])[0]
     existing = {entry.key for entry in entries}
     for pool in chosen:
-        odd = _blocks_of_other_sizes(existing, pool)
+        # Blocks that the pool's block size cannot name; the walk must step around them.
+        odd = pick_overlapping(entries, pool.cidr, pool.block_size)
+        odd += [cidr for cidr in attempt.changed if cidr.prefix != pool.block_size]
         for cidr in walk_blocks(pool, attempt.wish.host, reserved):
             # A block that this very attempt has claimed is in no list yet.
             if cidr in attempt.view.affinities or cidr in attempt.blocks:
@@ -141,13 +146,6 @@ def find_unclaimed(
                 continue
             if not any(other.overlaps(cidr) for other in odd):
                 yield cidr
-
-
-def _blocks_of_other_sizes(existing: set[str], pool: Pool) -> list[Cidr]:
-    """Blocks inside the pool that its block size cannot name; the walk must step around them."""
-    usual = f"-{pool.block_size}"
-    found = [keys.find_block(key) for key in existing if not key.endswith(usual)]
-    return [cidr for cidr in found if cidr is not None and cidr.overlaps(pool.cidr)]
 
 
 def claim(
@@ -177,14 +175,28 @@ def claim_empty(attempt: Attempt, cidr: Cidr) -> None:
 
 
 def _fresh(attempt: Attempt, affinity: Affinity) -> Block:
+    """An empty block; in the place of another it goes on with that one's sequence number, since the
+    clock of its former owner may be ahead of ours."""
     wish = attempt.wish
-    return new_block(affinity.cidr, affinity.owner, wish.now, wish.host_reserved)
+    fresh = new_block(affinity.cidr, affinity.owner, wish.now, wish.host_reserved)
+    former, _ = attempt.blocks.get(affinity.cidr, (None, ABSENT))
+    if former is None or former.sequence_number < fresh.sequence_number:
+        return fresh
+    return replace(fresh, sequence_number=former.sequence_number + 1)
 
 
 def _is_stale(attempt: Attempt, affinity: Affinity) -> bool:
     """Whether the block of the host's affinity is another's."""
     block, _ = attempt.blocks.get(affinity.cidr, (None, ABSENT))
     return block is not None and block.affinity != affinity.owner
+
+
+def can_be_claimed(attempt: Attempt, cidr: Cidr) -> bool:
+    """Whether a block of the host's affinity that was not found is really not there: neither
+    unreadable nor, in part, in a block of another size."""
+    if is_unreadable(attempt, cidr) or any(cidr.overlaps(other) for other in attempt.changed):
+        return False
+    return not find_overlapping(attempt.store, cidr)
 
 
 def is_unreadable(attempt: Attempt, cidr: Cidr) -> bool:

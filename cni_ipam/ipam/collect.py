@@ -40,6 +40,9 @@ class Living:
         handle = owner.handle or ""
         if owner.get("node") != self.node or not handle.startswith(prefix):
             return False
+        if owner.get("type") is not None:
+            # A tunnel's or a load balancer's, whatever its handle looks like.
+            return False
         network = owner.get("network")
         if network not in (None, self.network) or (network is None and handle.count(".") > 1):
             return False
@@ -69,6 +72,8 @@ def _candidates(store: Datastore, living: Living, errors: list[CniIpamError]) ->
     found = []
     for page in store.pages(keys.BLOCKS, PAGE_SIZE):
         for entry in page:
+            if keys.find_block(entry.key) is None:
+                continue
             try:
                 block = codec.decode_block(entry)
             except CorruptRecord as error:
@@ -93,7 +98,7 @@ def _try_collect(store: Datastore, living: Living, cidr: Cidr, now: int) -> Rele
     ordinals = block.find_ordinals(living.is_dead)
     if not ordinals:
         return Released()
-    cooldown = codec.decode_config(config[0] if config else None).cooldown_seconds
+    cooldown = codec.decode_found_config(config).cooldown_seconds
     left = block.release(ordinals, now, cooldown)
     draft = Draft()
     pools = codec.decode_all(codec.decode_pool, stored, [])

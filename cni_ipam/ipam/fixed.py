@@ -11,6 +11,7 @@ from cni_ipam.core.pool import find_pool
 from cni_ipam.datastore import keys
 from cni_ipam.errors import AddressInUse, AddressReserved, NotInPool, StrictAffinity
 from cni_ipam.ipam.claim import claim_empty
+from cni_ipam.ipam.view import find_overlapping, read_blocks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,10 +33,7 @@ def assign_fixed(attempt: Attempt, address: Address) -> None:
     pool = _pool_of(attempt, address)
     cidr = pool.block_of(address)
     if cidr not in attempt.blocks:
-        wish = attempt.wish
-        affinity_key = keys.affinity_key(wish.host, cidr, wish.kind)
-        attempt.view.require(keys.block_key(cidr), affinity_key)
-        claim_empty(attempt, cidr)
+        cidr = _find_or_claim(attempt, cidr, address)
     block, revision = attempt.blocks[cidr]
     block = block.collect(attempt.wish.now, attempt.view.config.cooldown_seconds)
     ordinal = block.ordinal_of(address)
@@ -51,6 +49,31 @@ def assign_fixed(attempt: Attempt, address: Address) -> None:
     elif owner.released_at is not None or not attempt.wish.allows_again(owner):
         raise _in_use(address, owner)
     attempt.answer(block, ordinal, is_fixed=True)
+
+
+def _find_or_claim(attempt: Attempt, cidr: Cidr, address: Address) -> Cidr:
+    """The block that has `address` where the pool's `cidr` is not there: one of another size, else
+    that one, claimed. Raises NotInPool if it would lie on top of others, CorruptRecord."""
+    wish = attempt.wish
+    affinity_key = keys.affinity_key(wish.host, cidr, wish.kind)
+    attempt.view.require(keys.block_key(cidr), affinity_key)
+    others = find_overlapping(attempt.store, cidr)
+    for other in others:
+        if not other.contains(address):
+            continue
+        if other not in attempt.blocks:
+            attempt.blocks |= read_blocks(attempt.store, [other], attempt.view.faults)
+            attempt.view.require(keys.block_key(other))
+        if other in attempt.blocks:
+            return other
+    if others:
+        raise NotInPool(
+            f"IP address {address} lies in no block, and none can be claimed for it",
+            f"its block {cidr} would overlap with {', '.join(map(str, others))}, made for another "
+            "blockSize; release what is in use there, or request another address",
+        )
+    claim_empty(attempt, cidr)
+    return cidr
 
 
 def _pool_of(attempt: Attempt, address: Address) -> Pool:

@@ -15,6 +15,7 @@ from cni_ipam.errors import CniIpamError, CorruptRecord, UpdateConflict
 from cni_ipam.ipam.draft import Draft
 from cni_ipam.ipam.release import lower_handles, put_released
 from cni_ipam.ipam.retry import retry
+from cni_ipam.ipam.view import find_overlapping
 from cni_ipam.lean.record import record
 
 TYPE_CHECKING = False
@@ -93,7 +94,19 @@ def _release_batch(
     batch: dict[Address, ReleaseRequest],
     now: int,
 ) -> Freed:
-    return retry(lambda: _try_batch(store, pools, cidr, batch, now))
+    freed = retry(lambda: _try_batch(store, pools, cidr, batch, now))
+    if freed is not None:
+        return freed
+    # Calico ends here; but the addresses may lie in blocks that were made for another blockSize.
+    released: list[Address] = []
+    for other in find_overlapping(store, cidr):
+        part = {address: request for address, request in batch.items() if other.contains(address)}
+        if part:
+            freed = retry(
+                lambda other=other, part=part: _try_batch(store, pools, other, part, now)  # type: ignore[misc]
+            )
+            released += freed.released if freed is not None else ()
+    return Freed(tuple(released), tuple([a for a in batch if a not in released]))
 
 
 def _try_batch(
@@ -102,11 +115,12 @@ def _try_batch(
     cidr: Cidr,
     batch: dict[Address, ReleaseRequest],
     now: int,
-) -> Freed:
+) -> Freed | None:
+    """Release what is meant in one block; None if there is no such block."""
     entries, config = store.read([Range(keys.block_key(cidr)), Range(keys.CONFIG)])
     if not entries:
-        return Freed(unallocated=tuple(batch))
-    cooldown = codec.decode_config(config[0] if config else None).cooldown_seconds
+        return None
+    cooldown = codec.decode_found_config(config).cooldown_seconds
     block = codec.decode_block(entries[0])
     meant = {block.ordinal_of(a): a for a, r in batch.items() if _is_allocated(block, r)}
     if meant:

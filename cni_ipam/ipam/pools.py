@@ -91,7 +91,9 @@ def _checked(
 
 
 def _pool_writes(name: str, spec: Mapping[str, object], wish: Wish, view: View) -> list[Write]:
-    pool = codec.new_resource("IPPool", name, spec, wish.now, wish.seed)
+    # In Go's order, and without what it leaves out as empty.
+    fields = {field: spec[field] for field in codec.POOL_FIELDS if spec.get(field)}
+    pool = codec.new_resource("IPPool", name, fields, wish.now, wish.seed)
     writes = [Write(keys.POOLS + name, pool, ABSENT)]
     held = kept_back(parse_cidr(str(spec["cidr"])), wish.gateway)
     if held and reservation_name(name) not in view.reservation_names:

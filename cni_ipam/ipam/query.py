@@ -12,7 +12,7 @@ from cni_ipam.core.utilization import measure_pools
 from cni_ipam.datastore import codec, keys
 from cni_ipam.datastore.port import Range
 from cni_ipam.errors import CoolingDown, NotFound
-from cni_ipam.ipam.view import read_blocks
+from cni_ipam.ipam.view import find_overlapping, missing_handle, read_blocks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +45,12 @@ def find_block(
     pool = find_pool([pool for pool in known if pool.is_enabled or not only_enabled], address)
     if pool is None and faults:
         raise faults[0]
-    entries = store.read([Range(keys.block_key(pool.block_of(address)))])[0] if pool else []
+    if pool is None:
+        return None
+    entries = store.read([Range(keys.block_key(pool.block_of(address)))])[0]
+    if not entries:
+        others = find_overlapping(store, address.host_cidr)
+        entries = store.read([Range(keys.block_key(others[0]))])[0] if others else []
     if not entries:
         return None
     configs = codec.decode_all(codec.decode_config, config, []) or [IpamConfig()]
@@ -69,7 +74,7 @@ def addresses_of(store: Datastore, handle_id: str) -> list[Address]:
     Raises NotFound if there is no such handle, CorruptRecord if it or a block of it is broken."""
     entries = store.read([Range(keys.handle_key(handle_id))])[0]
     if not entries:
-        raise NotFound(f"resource does not exist: IPAMHandle({handle_id}) with error: <nil>")
+        raise missing_handle(handle_id)
     faults: list[CorruptRecord] = []
     cidrs = sorted(codec.decode_handle(entries[0]).blocks, key=keys.block_key)
     blocks = read_blocks(store, cidrs, faults)

@@ -11,10 +11,10 @@ from cni_ipam.core.affinity import owner_of, parse_owner
 from cni_ipam.core.pool import find_pool
 from cni_ipam.datastore import codec, keys
 from cni_ipam.datastore.port import Range
-from cni_ipam.errors import CorruptRecord, NetconfError, NotFound
+from cni_ipam.errors import CorruptRecord, NetconfError
 from cni_ipam.ipam.draft import Draft
 from cni_ipam.ipam.retry import retry
-from cni_ipam.ipam.view import read_blocks, read_view
+from cni_ipam.ipam.view import missing_handle, read_blocks, read_view
 from cni_ipam.lean.record import record
 
 TYPE_CHECKING = False
@@ -44,17 +44,17 @@ def release(
 
     Nothing to release is success. Raises CorruptRecord (after all else was released),
     TryAgainLater."""
-    removal = retry(lambda: _Removal(store, host, owners, now).run())
-    if removal.faults:
-        raise removal.faults[0]
-    return Released(tuple(removal.addresses), tuple(removal.lost))
+    return retry(lambda: _Removal(store, host, owners, now).run()).get_released()
 
 
 def release_handle(store: Datastore, handle_id: str, now: int) -> Released:
-    """Release all that a handle has, on every node. Raises NotFound if there is no such handle."""
-    if not store.read([Range(keys.handle_key(handle_id))])[0]:
-        raise NotFound(f"resource does not exist: {handle_id} with error: <nil>")
-    return release(store, "", {handle_id: lambda _: True}, now)
+    """Release all that a handle has, on every node. Raises NotFound if there is no such handle,
+    and as `release`."""
+    removal = retry(lambda: _Removal(store, "", {handle_id: lambda _: True}, now).run())
+    released = removal.get_released()
+    if not removal.has_handles:
+        raise missing_handle(handle_id)
+    return released
 
 
 class _Removal:
@@ -63,12 +63,14 @@ class _Removal:
     ) -> None:
         self.store, self.host, self.owners, self.now = store, host, owners, now
         self.draft = Draft()
+        self.has_handles = False
         self.addresses: list[Address] = []
         self.lost: list[Cidr] = []
         self.faults: list[CorruptRecord] = []
 
     def run(self) -> _Removal:
         view = read_view(self.store, self.host, (), list(self.owners))
+        self.has_handles = bool(view.handles)
         # A broken pool is no reason to keep an address; a broken handle or block is.
         self.faults = [f for f in view.faults if f.key.startswith(keys.HANDLES)]
         handled = [cidr for handle, _ in view.handles.values() for cidr in handle.blocks]
@@ -83,6 +85,12 @@ class _Removal:
         if writes:
             self.store.commit(writes)
         return self
+
+    def get_released(self) -> Released:
+        """What `run` gave back. Raises CorruptRecord if it could not look at all of it."""
+        if self.faults:
+            raise self.faults[0]
+        return Released(tuple(self.addresses), tuple(self.lost))
 
     def _lower(self, handle: Handle, revision: int, left: dict[Cidr, Block]) -> None:
         """Make the handle count what its blocks really hold; a broken block keeps its count."""

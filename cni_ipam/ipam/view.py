@@ -5,7 +5,7 @@ from __future__ import annotations
 from cni_ipam.core.reservation import Reservations
 from cni_ipam.datastore import codec, keys
 from cni_ipam.datastore.port import Range
-from cni_ipam.errors import CorruptRecord
+from cni_ipam.errors import CorruptRecord, NotFound
 from cni_ipam.lean.record import record
 
 TYPE_CHECKING = False
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cni_ipam.core.config import IpamConfig
     from cni_ipam.core.handle import Handle
     from cni_ipam.core.pool import Pool
-    from cni_ipam.datastore.port import Datastore
+    from cni_ipam.datastore.port import Datastore, Entry
 
 
 PAGE_SIZE = 256
@@ -85,7 +85,7 @@ def read_view(
         pools=codec.decode_all(codec.decode_pool, pools, faults),
         reservations=reserved,
         reservation_names=frozenset([keys.last_part(entry.key) for entry in reservations]),
-        config=codec.decode_config(config[0] if config else None),
+        config=codec.decode_found_config(config),
         node_labels=labels[0] if labels else None,
         is_ready=all(codec.decode_all(codec.is_ready, cluster, faults)),
         made_default_pools=frozenset([keys.last_part(entry.key) for entry in made]),
@@ -101,6 +101,29 @@ def read_view(
         },
         faults=faults,
     )
+
+
+def find_overlapping(store: Datastore, cidr: Cidr) -> list[Cidr]:
+    """The blocks of other sizes that share addresses with `cidr`; one list of keys.
+
+    A pool that was made anew with another blockSize may have some. They serve as they are, and
+    no block may ever be claimed on top of them."""
+    prefix = keys.blocks_prefix(cidr.version)
+    entries = store.read([Range(prefix, prefix=True, keys_only=True)])[0]
+    return pick_overlapping(entries, cidr, cidr.prefix)
+
+
+def pick_overlapping(entries: Iterable[Entry], cidr: Cidr, usual_prefix: int) -> list[Cidr]:
+    """The blocks under these keys that share addresses with `cidr`, without those of the usual
+    size, which are known by their keys."""
+    usual = f"-{usual_prefix}"
+    found = [keys.find_block(entry.key) for entry in entries if not entry.key.endswith(usual)]
+    return [other for other in found if other is not None and other.overlaps(cidr)]
+
+
+def missing_handle(handle_id: str) -> NotFound:
+    """Calico's error for a handle that is not there."""
+    return NotFound(f"resource does not exist: IPAMHandle({handle_id}) with error: <nil>")
 
 
 def read_blocks(

@@ -100,6 +100,7 @@ def test_settings_against_the_rules_are_told(pool):
     problem = "MaxBlocksPerHost requires StrictAffinity to be enabled"
     shown = pool.types("ipam", "show", "--show-configuration")
     checked = pool.types("ipam", "check")
-    assert (0, f"these settings break a rule: {problem}\n") == (shown.status, shown.err)
+    told = f"these settings break a rule: {problem}; see `ipamctl ipam configure`\n"
+    assert (0, told) == (shown.status, shown.err)
     assert f"  leftover: IPAMConfiguration(default): {problem}; see" in checked.out
     assert "Check complete; found 1 problems." in checked.out

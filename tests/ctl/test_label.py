@@ -86,3 +86,17 @@ def test_a_pool_can_be_labelled(pool):
     """Kinds are named as the operator names them."""
     result = pool.types("label", "ippool", "pool1", "a=")
     assert (0, "Successfully set label a on ippool pool1\n") == (result.status, result.out)
+
+
+def test_labels_are_stored_in_order(operator):
+    """As Go writes a map, and the fields of what lies inside in Calico's order."""
+    document = """
+        apiVersion: projectcalico.org/v3
+        kind: Node
+        metadata: {name: node1, labels: {zone: a, rack: "1"}}
+        spec: {bgp: {ipv4Address: 192.0.2.1/24, asNumber: 64512}}
+    """
+    assert 0 == operator.types("create", "-f", "-", stdin=document).status
+    stored = operator.value(keys.NODES + "node1")
+    assert '"labels":{"rack":"1","zone":"a"}' in stored
+    assert '"bgp":{"asNumber":64512,"ipv4Address":"192.0.2.1/24"}' in stored

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from uuid import UUID
 
 import pytest
 
@@ -103,7 +104,9 @@ def test_lock_and_unlock(operator):
     unlocked = json.loads(operator.value(keys.CLUSTER_INFORMATION))
     assert ("Datastore locked.\n", "Datastore unlocked.\n") == (first.out, second.out)
     assert (False, True) == tuple(o["spec"]["datastoreReady"] for o in (locked, unlocked))
-    assert locked["spec"]["clusterGUID"] == unlocked["spec"]["clusterGUID"]
+    guid = locked["spec"]["clusterGUID"]
+    assert (guid, 4) == (unlocked["spec"]["clusterGUID"], UUID(guid).version)
+    assert guid == UUID(guid).hex
     assert locked["metadata"] == unlocked["metadata"]
 
 

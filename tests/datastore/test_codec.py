@@ -166,27 +166,6 @@ def test_a_malformed_legacy_handle_is_cut_for_comparing_only():
     assert r'"handle_id":"net.c1\rjunk"' in codec.encode_block(block)
 
 
-@pytest.mark.parametrize("affinity", [None, ""])
-def test_host_affinity_of_long_ago_is_the_owner(affinity):
-    """Facts 1.2: read, and never written."""
-    fields = changed(ALLOCATED, affinity=affinity, hostAffinity="node7")
-    block = codec.decode_block(block_entry(fields))
-    assert "host:node7" == block.affinity or (affinity == "" and block.affinity is None)
-
-
-def test_host_affinity_is_written_as_affinity():
-    """The obsolete field goes with the rewrite."""
-    fields = changed(without_affinity(), hostAffinity="node7")
-    text = codec.encode_block(codec.decode_block(block_entry(fields)))
-    assert "hostAffinity" not in text
-    assert '"affinity":"host:node7"' in text
-
-
-def without_affinity():
-    """A block as it was before affinities had a kind."""
-    return json.dumps(without(ALLOCATED, "affinity", "affinity_claim_time"))
-
-
 def test_a_block_without_owner_says_null():
     """Facts 10.9: etcd always has the field, and no claim time."""
     block = codec.decode_block(block_entry(ALLOCATED)).disown()

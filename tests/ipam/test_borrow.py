@@ -8,6 +8,7 @@ import pytest
 
 from cni_ipam.core.address import parse_cidr
 from cni_ipam.ipam.affinity import claim_blocks
+from cni_ipam.ipam.release import release
 from tests.ipam.world import NOW, Overtaken, add, blocks_of, findings, put_config, put_pool
 
 if TYPE_CHECKING:
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
 
 
 class Late(Overtaken):
-    """The port over a store, where somebody else does the deed right after the first read."""
+    """The port over a store, where somebody else does a deed right after each of the first
+    reads."""
 
     def read(self, ranges: Sequence[Range]) -> list[list[Entry]]:
         found = super().read(ranges)
         if self._deeds:
-            self._deeds.pop()()
+            self._deeds.pop(0)()
         return found
 
 
@@ -34,4 +36,24 @@ def test_blocks_that_the_host_claimed_meanwhile_serve(store, strict):
     late = Late(store, lambda: claim_blocks(store, "node1", parse_cidr("10.0.0.0/29"), NOW))
     assert 1 == len(add(late))
     assert 2 == len(blocks_of(store, "node1"))
+    assert [] == findings(store)
+
+
+def test_the_last_free_address_is_found_in_a_block_that_has_just_got_it(store):
+    """Another process of this host gave it back, and another host took the last foreign one, after
+    this attempt had found its own blocks full: there was a free address at every moment."""
+    put_pool(store, "pool1", "10.0.0.0/29", blockSize=30)
+    claim_blocks(store, "node1", parse_cidr("10.0.0.0/30"), NOW)
+    claim_blocks(store, "node2", parse_cidr("10.0.0.4/30"), NOW)
+    for number in range(4):
+        add(store, f"a{number}", "node1")
+    for number in range(3):
+        add(store, f"b{number}", "node2")
+
+    def change():
+        release(store, "node1", {"net.a0": lambda _: True}, NOW)
+        add(store, "b3", "node2")
+
+    late = Late(store, lambda: None, change)
+    assert ["10.0.0.0"] == add(late, "a4", "node1")
     assert [] == findings(store)

@@ -225,11 +225,12 @@ def spoil(store: Datastore, cidr: str) -> str:
 
 
 class Overtaken:
-    """The port over `store`, where somebody else does `deed` right before the first commit."""
+    """The port over `store`, where somebody else does a deed right before each of the first
+    commits."""
 
-    def __init__(self, store: Datastore, deed: Callable[[], object]) -> None:
+    def __init__(self, store: Datastore, *deeds: Callable[[], object]) -> None:
         self._store = store
-        self._deeds = [deed]
+        self._deeds = [*deeds]
 
     def read(self, ranges: Sequence[Range]) -> list[list[Entry]]:
         return self._store.read(ranges)
@@ -239,7 +240,7 @@ class Overtaken:
 
     def commit(self, writes: Iterable[Write]) -> None:
         if self._deeds:
-            self._deeds.pop()()
+            self._deeds.pop(0)()
         self._store.commit(writes)
 
     def watch(self, prefix: str) -> Iterator[Entry | str]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
+    from cni_ipam.datastore.port import Datastore
     from integration.netns import Lab, Namespace
 
     Json = dict[str, Any]
@@ -145,7 +146,7 @@ class Node:
 
     def read_store(self) -> Records:
         """Every record of the node's datastore."""
-        return Records(self.database)
+        return read_file(self.database)
 
     def blackholes(self, version: int) -> list[str]:
         """The blocks that a blackhole of ours holds."""
@@ -173,16 +174,21 @@ class Node:
         return [link["ifname"] for link in self.namespace.ip_json("link", "show")]
 
 
-class Records:
-    """The records of a SQLite datastore at one moment."""
+def read_file(path: Path) -> Records:
+    """Every record of a SQLite datastore."""
+    store = SqliteDatastore(str(path), create=False)
+    try:
+        return Records(store)
+    finally:
+        store.close()
 
-    def __init__(self, path: Path) -> None:
-        store = SqliteDatastore(str(path), create=False)
-        try:
-            prefixes = (keys.BLOCKS, keys.HOST_AFFINITIES, keys.HANDLES, keys.POOLS)
-            found = store.read([Range(prefix, prefix=True) for prefix in prefixes])
-        finally:
-            store.close()
+
+class Records:
+    """The records of a datastore at one moment, as the product reads them."""
+
+    def __init__(self, store: Datastore) -> None:
+        prefixes = (keys.BLOCKS, keys.HOST_AFFINITIES, keys.HANDLES, keys.POOLS)
+        found = store.read([Range(prefix, prefix=True) for prefix in prefixes])
         self.blocks = [codec.decode_block(entry) for entry in found[0]]
         self.affinities = [codec.decode_affinity(entry) for entry in found[1]]
         self.handles = [codec.decode_handle(entry) for entry in found[2]]

@@ -19,7 +19,7 @@ import time
 from typing import TYPE_CHECKING
 
 from cni_ipam.lean.record import record
-from integration.network import BUNDLE, Records
+from integration.network import BUNDLE, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from integration.netns import Namespace
+    from integration.network import Records
 
     Json = dict[str, Any]
 
@@ -161,7 +162,7 @@ class Program:
 
     def survey(self) -> Records:
         """The records as the product reads them, with the findings of `core.check`."""
-        return Records(self.database)
+        return read_file(self.database)
 
     def dump(self) -> list[tuple[str, str, int]] | None:
         """Every row of the file as SQLite itself reads it; None if there is no file."""

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Gets what building and testing need, and nothing that is there already:
-#   setup.sh       Debian packages, the Python environment, the tools written in Go
+#   setup.sh       Debian packages, the Python environment, the tools written in Go, etcd
 #   setup.sh venv  the Python environment alone (no root needed)
 # Environment and tools lie in ~/.cache/cni-ipam, keyed by what they are made of, so every clone of
-# the project shares them; build/venv and build/tools lead there.
+# the project shares them; build/venv, build/tools and build/etcd lead there.
 # PYTHON=… chooses the interpreter, CNI_IPAM_CACHE=… the cache.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -30,6 +30,7 @@ wanted_packages() {
     missing strace command -v strace
     missing iproute2 command -v ip
     missing iputils-ping command -v ping
+    missing nftables command -v nft
     if [ "$python" = /usr/bin/python3 ]; then
         missing python3-venv "$python" -c 'import ensurepip, venv'
         missing "lib$(basename "$(readlink -f "$python")")" has_shared_library "$python"
@@ -126,6 +127,37 @@ make_tools() {
     ln -sfn "$folder" build/tools
 }
 
+# The etcd 3.4 of PATH, else Debian's as mere files: its package would start a server on port 2379,
+# now and at every boot.
+make_etcd() {
+    local folder=/nowhere release
+    ! command -v etcd >/dev/null || folder=$(dirname "$(command -v etcd)")
+    if [ ! -x "$folder/etcdctl" ] || ! "$folder/etcd" --version | grep -q '^etcd Version: 3\.4\.'; then
+        release=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
+        folder=$CACHE/etcd-debian-$release/usr/bin
+        [ -e "$folder/complete" ] || unpack_etcd "${folder%/usr/bin}"
+    fi
+    ln -sfn "$folder" build/etcd
+}
+
+unpack_etcd() {
+    local folder=$1 file
+    say "unpacking Debian's etcd in $folder"
+    rm -rf "$folder"
+    mkdir -p "$folder"
+    { download_etcd "$folder" || { apt-get update -q && download_etcd "$folder"; }; } >build/etcd.log 2>&1 ||
+        { tail -n 20 build/etcd.log >&2; die "apt-get download failed (build/etcd.log)"; }
+    for file in "$folder"/*.deb; do
+        dpkg -x "$file" "$folder"
+        rm "$file"
+    done
+    touch "$folder/usr/bin/complete"
+}
+
+download_etcd() (
+    cd "$1" && apt-get download -q etcd-server etcd-client
+)
+
 mkdir -p build "$CACHE"
 exec 9>"$CACHE/setup.lock"
 flock 9
@@ -136,4 +168,5 @@ fi
 make_venv "$python"
 if [ "${1:-}" != venv ]; then
     make_tools
+    make_etcd
 fi

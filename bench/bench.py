@@ -1,12 +1,14 @@
-"""`make bench`: ADD and DEL of the bundle against `host-local`, in one run; `--rounds N` for more.
+"""`make bench`: ADD and DEL of the bundle against its peers, in one run; `--rounds N` for more.
+
+Two races: on the embedded datastore against `host-local`, and on etcd, with and without TLS, also
+against Go's `calico-ipam` where PEER_CALICO_IPAM names it. The servers are started here.
 
 Every contestant has its own network, containers and data, all on one file system, with some
 addresses held throughout. In each round each of them does one ADD, in random order, and then one
 DEL; later sixteen at a time. What is measured is the wall time from spawn to wait4. Each answer is
 checked, and the first wrong one ends the run. A default netconf makes routes, so all this happens
-in a network namespace that goes with the run. Go's `calico-ipam` takes part where PEER_CALICO_IPAM
-names it and PEER_ETCD_ENDPOINTS its etcd. The engine alone follows, in large pools and with many
-hosts (`bench/scale.py`). Tables go to stdout, the numbers to build/bench.json.
+in a network namespace that goes with the run. The engine alone follows, in large pools and with
+many hosts (`bench/scale.py`). Tables go to stdout, the numbers to build/bench.json.
 """
 
 from __future__ import annotations
@@ -27,23 +29,24 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from bench.calico import prepared_etcd
 from bench.contestant import (
-    CALICO_CIDR,
-    CALICO_NETWORK,
+    PEER,
     REFERENCE,
     BenchFailed,
-    make_calico,
-    make_contestants,
+    make_embedded,
     make_floor,
+    make_on_etcd,
+    make_reference,
 )
 from bench.scale import measure_scale, print_scale
 from cni_ipam.lean.record import record
+from integration.etcd.certificates import make_certificates
+from integration.etcd.servers import Cluster
 from integration.netns import Lab, enter
-from integration.network import ROOT, find_obstacle
+from integration.network import BUNDLE, ROOT, find_obstacle
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
     from bench.contestant import Contestant
@@ -55,9 +58,10 @@ ROUNDS = 100
 WARM_UP = 5
 STANDING = 20
 AT_ONCE = 16
-TIME_LIMIT_SECONDS = 75.0
+TIME_LIMIT_SECONDS = 60.0
 VERBS = ("ADD", "DEL")
 FLOOR = "floor"
+ETCD_VERSION = "3.4"
 COLUMNS = ("case", "subject", "n", "min_ms", "median_ms", "p99_ms", "per_s", "ratio")
 
 
@@ -90,10 +94,19 @@ class Row:
 
 
 class Race:
-    """The rounds, and the times that were taken in them."""
+    """The rounds on one `datastore`, and the times that were taken in them. Ratios are those to
+    the `reference`."""
 
-    def __init__(self, contestants: Sequence[Contestant], floor: Sequence[Contestant]) -> None:
+    def __init__(
+        self,
+        datastore: str,
+        contestants: Sequence[Contestant],
+        reference: str,
+        floor: Sequence[Contestant] = (),
+    ) -> None:
+        self._datastore = datastore
         self._contestants = contestants
+        self._reference = reference
         self._floor = floor
         self._deadline = time.monotonic() + TIME_LIMIT_SECONDS
         self._chance = random.Random(20261121)
@@ -120,8 +133,10 @@ class Race:
 
     def summaries(self) -> list[Json]:
         """The rows case by case; the floor's ratio is that to the reference's ADD."""
-        references = {case: row for (case, who), row in self._rows.items() if who == REFERENCE}
-        references[FLOOR] = references["sqlite-add"]
+        references = {
+            case: row for (case, who), row in self._rows.items() if who == self._reference
+        }
+        references[FLOOR] = references[f"{self._datastore}-add"]
         return [self._rows[key].summary(references[key[0]]) for key in sorted(self._rows)]
 
     def _shuffled(self, contestants: Sequence[Contestant]) -> list[Contestant]:
@@ -131,7 +146,7 @@ class Race:
         for verb in VERBS:
             for contestant in self._shuffled(self._contestants):
                 took = self._call(contestant, verb, f"{contestant.subject}-{label}")
-                self._note(f"sqlite-{verb.lower()}", contestant, [took], took)
+                self._note(f"{self._datastore}-{verb.lower()}", contestant, [took], took)
         for program in self._shuffled(self._floor):
             took = self._call(program, "VERSION", FLOOR)
             self._note(FLOOR, program, [took], took)
@@ -161,7 +176,7 @@ class Race:
         for container, status, _ in ended:
             contestant.check(verb, container, os.waitstatus_to_exitcode(status))
         times = [took for _, _, took in ended]
-        self._note(f"sqlite-{verb.lower()}-{AT_ONCE}", contestant, times, seconds)
+        self._note(f"{self._datastore}-{verb.lower()}-{AT_ONCE}", contestant, times, seconds)
 
     def _note(
         self, case: str, contestant: Contestant, times: Sequence[float], seconds: float
@@ -173,29 +188,57 @@ class Race:
 
 
 def measure(rounds: int) -> list[Json]:
-    """The whole run; nothing is left of it. Raises BenchFailed, OSError without the etcd."""
+    """The races; nothing is left of them. Raises BenchFailed, OSError."""
+    with _own_machine() as (folder, netns):
+        embedded, floor = folder / "embedded", folder / "floor"
+        contestants = [make_embedded(embedded, netns), make_reference(embedded, netns)]
+        summaries = _run(Race("sqlite", contestants, REFERENCE, make_floor(floor, netns)), rounds)
+        secrets = folder / "certificates"
+        secrets.mkdir(0o700)
+        certificates = make_certificates(secrets)
+        with (
+            Cluster(ETCD_VERSION, folder / "plain") as plain,
+            Cluster(ETCD_VERSION, folder / "tls", tls=certificates) as tls,
+        ):
+            on_etcd, ours = folder / "on-etcd", BUNDLE / "calico-ipam"
+            contestants = [
+                make_on_etcd(on_etcd, netns, plain, "cni-ipam", ours, 96),
+                make_on_etcd(on_etcd, netns, tls, "cni-ipam-tls", ours, 95),
+                make_reference(on_etcd, netns),
+            ]
+            peer = os.environ.get("PEER_CALICO_IPAM")
+            if peer:
+                contestants += [
+                    make_on_etcd(on_etcd, netns, plain, PEER, Path(peer), 97),
+                    make_on_etcd(on_etcd, netns, tls, f"{PEER}-tls", Path(peer), 94),
+                ]
+            summaries += _run(Race("etcd", contestants, PEER if peer else REFERENCE), rounds)
+    return summaries
+
+
+def _run(race: Race, rounds: int) -> list[Json]:
+    race.warm_up()
+    race.run(rounds)
+    return race.summaries()
+
+
+@contextlib.contextmanager
+def _own_machine() -> Iterator[tuple[Path, str]]:
+    """A folder, and a network namespace in which this process is meanwhile."""
     with contextlib.ExitStack() as stack:
         lab = stack.enter_context(Lab())
         handle = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         stack.callback(os.close, handle)
-        machine = f"/proc/self/fd/{handle}"
-        stack.callback(enter, machine)
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=ROOT / "build")))
+        folder = stack.enter_context(tempfile.TemporaryDirectory(dir=ROOT / "build"))
         netns = lab.namespace("bench").path
-        contestants = make_contestants(folder, netns)
-        peer, endpoints = os.environ.get("PEER_CALICO_IPAM"), os.environ.get("PEER_ETCD_ENDPOINTS")
-        if peer and endpoints:
-            stack.enter_context(prepared_etcd(endpoints, CALICO_CIDR, CALICO_NETWORK))
-            contestants.append(make_calico(folder, machine, Path(peer), endpoints))
-        race = Race(contestants, make_floor(folder, netns))
-        race.warm_up()
-        race.run(rounds)
-    return race.summaries()
+        enter(netns)
+        stack.callback(enter, f"/proc/self/fd/{handle}")
+        yield Path(folder), netns
 
 
 def print_table(summaries: Sequence[Json]) -> None:
     """One row each, a line between the cases."""
-    table = Table(title=f"from spawn to wait4; ratio of the medians to {REFERENCE}'s")
+    table = Table(title="from spawn to wait4; ratio: of the medians, to that which has 1.0")
     for place, column in enumerate(COLUMNS):
         table.add_column(column, justify="left" if place < 2 else "right")
     cases = [summary["case"] for summary in summaries]
@@ -207,9 +250,7 @@ def print_table(summaries: Sequence[Json]) -> None:
 
 def main() -> None:
     """Measure, print, write; exit 1 if a contestant failed."""
-    parser = argparse.ArgumentParser(
-        prog="make bench", description="ADD and DEL against host-local"
-    )
+    parser = argparse.ArgumentParser(prog="make bench", description="ADD and DEL against peers")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="calls of each kind, 100")
     rounds = max(1, parser.parse_args().rounds)
     if obstacle := find_obstacle():

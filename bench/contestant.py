@@ -8,17 +8,18 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.calico import NODE, POOL
+from integration.etcd.node import put_node, put_pool
 from integration.network import BUNDLE, TOOLS
 
 if TYPE_CHECKING:
     from typing import Any
 
+    from integration.etcd.servers import Cluster
+
     Json = dict[str, Any]
 
 REFERENCE = "host-local"
-CALICO_CIDR = "10.97.0.0/16"
-CALICO_NETWORK = "bench-calico-ipam"
+PEER = "calico-ipam"
 
 
 class BenchFailed(Exception):
@@ -78,33 +79,48 @@ class Contestant:
         return self._folder / f"{container}.answer"
 
 
-def make_contestants(folder: Path, netns: str) -> list[Contestant]:
-    """The bundle and host-local, each with its data below `folder`."""
+def make_reference(folder: Path, netns: str) -> Contestant:
+    """host-local, with its data below `folder`."""
+    ranges = [[{"subnet": "10.98.0.0/16"}]]
+    ipam = {"type": REFERENCE, "ranges": ranges, "dataDir": str(folder / REFERENCE / "data")}
+    netconf = _netconf("bench-theirs", ipam)
+    return Contestant(REFERENCE, TOOLS / REFERENCE, netns, folder, netconf)
+
+
+def make_embedded(folder: Path, netns: str) -> Contestant:
+    """The bundle on a SQLite file below `folder`."""
     pool = {"name": "bench", "spec": {"cidr": "10.99.0.0/16", "blockSize": 26}}
-    ours = {
+    ipam = {
         "type": "cni-ipam",
         "sqlite_path": str(folder / "cni-ipam" / "ipam.db"),
         "default_pools": [pool],
     }
-    theirs = {
-        "type": REFERENCE,
-        "ranges": [[{"subnet": "10.98.0.0/16"}]],
-        "dataDir": str(folder / REFERENCE / "data"),
-    }
-    return [
-        Contestant("cni-ipam", BUNDLE / "cni-ipam", netns, folder, _netconf("bench-ours", ours)),
-        Contestant(REFERENCE, TOOLS / REFERENCE, netns, folder, _netconf("bench-theirs", theirs)),
-    ]
+    return Contestant("cni-ipam", BUNDLE / "cni-ipam", netns, folder, _netconf("bench-ours", ipam))
 
 
-def make_calico(folder: Path, netns: str, program: Path, endpoints: str) -> Contestant:
-    """Go's calico-ipam on etcd, in the network namespace where the etcd is; it makes no routes."""
-    netconf = _netconf(CALICO_NETWORK, {"type": "calico-ipam", "ipv4_pools": [POOL]}) | {
+def make_on_etcd(
+    folder: Path, netns: str, cluster: Cluster, subject: str, program: Path, number: int
+) -> Contestant:
+    """A `calico-ipam`, ours or Go's, as a node of its own with a pool of its own in `cluster`.
+
+    Under this name neither makes routes."""
+    name = f"bench{number}"
+    put_pool(cluster, name, f"10.{number}.0.0/16", blockSize=26)
+    put_node(cluster, name)
+    netconf = _netconf(name, {"type": "calico-ipam", "ipv4_pools": [name]}) | {
         "datastore_type": "etcdv3",
-        "etcd_endpoints": endpoints,
-        "nodename": NODE,
+        "etcd_endpoints": ",".join(cluster.endpoints),
+        "nodename": name,
+        "ipam_lock_file": str(folder / f"{name}.lock"),
+        "log_level": "error",
     }
-    return Contestant("calico-ipam", program, netns, folder, netconf)
+    if cluster.tls:
+        netconf |= {
+            "etcd_ca_cert_file": str(cluster.tls.ca),
+            "etcd_cert_file": str(cluster.tls.client.cert),
+            "etcd_key_file": str(cluster.tls.client.key),
+        }
+    return Contestant(subject, program, netns, folder, netconf)
 
 
 def make_floor(folder: Path, netns: str) -> list[Contestant]:

@@ -67,7 +67,8 @@ def _read_view(store: Datastore, wish: Wish) -> View:
 
 def _read_required(store: Datastore, wish: Wish) -> View:
     handles = [wish.handle] if wish.handle else []
-    view = read_view(store, wish.host, wish.versions, handles, wish.kind)
+    default_pools = [name for name, _ in wish.default_pools]
+    view = read_view(store, wish.host, wish.versions, handles, wish.kind, default_pools)
     # Node and handle would be written as new ones, which the datastore refuses each time.
     view.require(keys.NODES + wish.host, keys.handle_key(wish.handle))
     if wish.heeds_ready:

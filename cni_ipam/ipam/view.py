@@ -54,25 +54,30 @@ def read_view(
     versions: Iterable[int],
     handle_ids: Sequence[str],
     kind: str = "host",
+    default_pools: Iterable[str] = (),
 ) -> View:
-    """Everything but the blocks, in one request."""
+    """Everything but the blocks, in one request; of the `default_pools`, by name, whether they were
+    made. Without any only Calico's own keys are read: its etcd user may have no others."""
+    marker_ranges = [Range(keys.DEFAULT_POOLS_MADE + name) for name in default_pools]
     affinity_ranges = [Range(keys.affinities_prefix(host, v, kind), prefix=True) for v in versions]
     handle_ranges = [Range(keys.handle_key(handle_id)) for handle_id in handle_ids]
-    pools, reservations, config, node, cluster, made, *others = store.read(
+    pools, reservations, config, node, cluster, *others = store.read(
         [
             Range(keys.POOLS, prefix=True),
             Range(keys.RESERVATIONS, prefix=True),
             Range(keys.CONFIG),
             Range(keys.NODES + host),
             Range(keys.CLUSTER_INFORMATION),
-            Range(keys.DEFAULT_POOLS_MADE, prefix=True, keys_only=True),
             *affinity_ranges,
             *handle_ranges,
+            *marker_ranges,
         ]
     )
     faults: list[CorruptRecord] = []
     affinities = [e for entries in others[: len(affinity_ranges)] for e in entries]
-    handles = [e for entries in others[len(affinity_ranges) :] for e in entries]
+    others = others[len(affinity_ranges) :]
+    handles = [e for entries in others[: len(handle_ranges)] for e in entries]
+    made = [e for entries in others[len(handle_ranges) :] for e in entries]
     reserved = Reservations().plus(
         [
             c

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cni_ipam.core.affinity import owner_of
+from cni_ipam.datastore import keys
 from cni_ipam.ipam.view import read_blocks, read_view
 from cni_ipam.lean import log
 from cni_ipam.lean.record import record
@@ -29,6 +30,7 @@ def find_recorded(context: Context) -> Recorded:
     """What is recorded under the attachment's handle. Raises CorruptRecord."""
     host = context.netconf.node_name
     view = read_view(context.store(), host, (), [context.handle])
+    view.require(keys.handle_key(context.handle))
     faults: list[CorruptRecord] = []
     cidrs = [cidr for handle, _ in view.handles.values() for cidr in handle.blocks]
     addresses, own = [], []

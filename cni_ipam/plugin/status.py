@@ -15,6 +15,7 @@ from cni_ipam.errors import (
     CniIpamError,
     CorruptRecord,
     InputOutputError,
+    NetconfError,
     NotAvailable,
     TryAgainLater,
     Unauthorized,
@@ -42,7 +43,7 @@ def status(context: Context) -> str:
         if netconf.status_when_unreachable:
             raise _unavailable(error) from error
         log.error("status.datastore", msg=error.msg, details=error.details)
-    except AllocationError as error:
+    except (AllocationError, NetconfError) as error:
         raise _unavailable(error) from error
     return ""
 
@@ -75,4 +76,5 @@ def _check_room(context: Context, view: View) -> None:
 
 def _read_all_blocks(context: Context, version: int) -> list[Block]:
     pages = context.store().pages(keys.blocks_prefix(version), PAGE_SIZE)
-    return [codec.decode_block(entry) for page in pages for entry in page]
+    entries = [entry for page in pages for entry in page if keys.find_block(entry.key)]
+    return [codec.decode_block(entry) for entry in entries]

@@ -23,10 +23,15 @@ if TYPE_CHECKING:
     from typing import Any
 
     from integration.etcd.certificates import Certificates
-    from integration.etcd.exchange import Written
     from integration.netns import Lab
 
 CHEAP_PASSWORDS = "--bcrypt-cost=4"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """What looks at the whole run comes last."""
+    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -67,12 +72,6 @@ def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., 
             return started[name]
 
         yield get_cluster
-
-
-@pytest.fixture(scope="session")
-def archive() -> list[Written]:
-    """Everything that the run's proxies saw written, for a last look at all of it."""
-    return []
 
 
 @pytest.fixture

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from typing import Self
 
 PATIENCE_SECONDS = 10.0
+RUN: list[Written] = []
+"""What all the run's proxies saw written."""
 
 
 class Fault:
@@ -80,8 +82,8 @@ class Fault:
 
 
 class Proxy:
-    """The proxy in front of `endpoint`, an http URL. What was written goes to `archive`, if there
-    is one, when the proxy is cleared or stopped.
+    """The proxy in front of `endpoint`, an http URL. What was written goes to `archive` when
+    the proxy is cleared or stopped: by default to that of the run, which a last test checks.
 
     All its sockets are made in the network namespace of the thread that starts it (or that calls
     `accept`); `host` is the address there on which it listens."""
@@ -94,7 +96,7 @@ class Proxy:
             raise ValueError(f"an endpoint is http://host:port here, not {endpoint}")
         self.server = (parts.hostname, parts.port)
         self.delay_seconds = 0.0
-        self._archive = archive
+        self._archive = RUN if archive is None else archive
         self._lock = threading.Lock()
         self._exchanges: list[Exchange] = []
         self._faults: list[Fault] = []
@@ -164,8 +166,7 @@ class Proxy:
     def clear(self) -> None:
         """Settle, then forget the requests so far."""
         self.settle()
-        if self._archive is not None:
-            self._archive.extend(self.writes)
+        self._archive.extend(self.writes)
         with self._lock:
             self._exchanges = [e for e in self._exchanges if e.is_held]
 
@@ -229,8 +230,7 @@ class Proxy:
             relays = list(self._relays)
         for relay in relays:
             relay.join(PATIENCE_SECONDS)
-        if self._archive is not None:
-            self._archive.extend(self.writes)
+        self._archive.extend(self.writes)
 
     # For the connections
 

@@ -29,10 +29,10 @@ def ask(proxy, node, verb, container="c1", **variables):
 
 
 @pytest.fixture(params=["cni-ipam", "calico-ipam"])
-def node(etcd, archive, tmp_path, request):
+def node(etcd, tmp_path, request):
     """A node whose block has room, behind a proxy."""
     fill(etcd)
-    with Proxy(etcd.endpoints[0], archive) as proxy:
+    with Proxy(etcd.endpoints[0]) as proxy:
         node = EtcdNode(tmp_path, [proxy.endpoint], name=request.param)
         node.proxy = proxy
         assert 0 == node.call("ADD", "c0").status
@@ -81,10 +81,10 @@ def test_a_repeated_del_takes_one_request(node):
 
 
 @pytest.mark.parametrize("verb", ["ADD", "DEL"])
-def test_a_user_takes_one_request_more(etcd_auth, archive, tmp_path, verb):
+def test_a_user_takes_one_request_more(etcd_auth, tmp_path, verb):
     """A token is had once in the life of a process."""
     fill(etcd_auth)
-    with Proxy(etcd_auth.endpoints[0], archive) as proxy:
+    with Proxy(etcd_auth.endpoints[0]) as proxy:
         node = EtcdNode(tmp_path, [proxy.endpoint])
         for container in ("c0", "c1") if verb == "DEL" else ("c0",):
             assert 0 == node.call("ADD", container, **USER).status

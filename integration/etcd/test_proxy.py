@@ -24,7 +24,7 @@ RESET = "reset by peer"
 @pytest.fixture
 def proxy(etcd) -> Iterator[Proxy]:
     """A proxy in front of a clean etcd."""
-    with Proxy(etcd.endpoints[0]) as made:
+    with Proxy(etcd.endpoints[0], archive=[]) as made:
         yield made
 
 
@@ -203,7 +203,10 @@ def test_only_http_endpoints_are_taken():
 
 def test_a_proxy_stands_before_each_endpoint(etcd34, etcd35):
     """Several at once, each with its own record and faults."""
-    with Proxy(etcd34.endpoints[0]) as first, Proxy(etcd35.endpoints[0]) as second:
+    with (
+        Proxy(etcd34.endpoints[0], archive=[]) as first,
+        Proxy(etcd35.endpoints[0], archive=[]) as second,
+    ):
         first.cut_request(1)
         one, two = Client(first.endpoint), Client(second.endpoint)
         two.put("/a", "1")

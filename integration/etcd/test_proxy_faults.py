@@ -22,7 +22,7 @@ RESET = "reset by peer"  # http.client says otherwise of an end in good order
 @pytest.fixture
 def proxy(etcd) -> Iterator[Proxy]:
     """A proxy in front of a clean etcd."""
-    with Proxy(etcd.endpoints[0]) as made:
+    with Proxy(etcd.endpoints[0], archive=[]) as made:
         yield made
 
 

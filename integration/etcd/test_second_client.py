@@ -92,8 +92,8 @@ def operate(proxy: Proxy, *words: str, stdin: str = "") -> None:
 
 
 @pytest.fixture
-def proxy(etcd, archive) -> Iterator[Proxy]:
-    with Proxy(etcd.endpoints[0], archive) as proxy:
+def proxy(etcd) -> Iterator[Proxy]:
+    with Proxy(etcd.endpoints[0]) as proxy:
         yield proxy
 
 

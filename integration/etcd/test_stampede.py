@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from integration.etcd.exchange import Written
     from integration.etcd.servers import Cluster
 
 AT_ONCE = 16
@@ -84,10 +83,10 @@ def etcd(version: str, lasting: Callable[..., Cluster]) -> Cluster:
 
 
 @pytest.fixture
-def herd(etcd: Cluster, version: str, archive: list[Written], tmp_path: Path) -> Iterator[Herd]:
+def herd(etcd: Cluster, version: str, tmp_path: Path) -> Iterator[Herd]:
     """As many pods as there are addresses to give."""
     size = SIZES[version]
-    with Proxy(etcd.endpoints[0], archive) as proxy:
+    with Proxy(etcd.endpoints[0]) as proxy:
         yield Herd(
             proxy,
             tmp_path,

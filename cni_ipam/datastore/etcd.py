@@ -19,6 +19,7 @@ from binascii import a2b_base64, b2a_base64
 
 from cni_ipam.datastore.etcd_client import (
     BUDGET_SECONDS,
+    Canceled,
     Compacted,
     EtcdClient,
     Interrupted,
@@ -116,9 +117,9 @@ class EtcdDatastore:
             given.update({write.key: revision for write in part})
 
     def watch(self, prefix: str) -> Iterator[Entry | str]:
-        """See the port; ends when the datastore is closed. Goes on after an interruption; where
-        etcd has dropped the history meanwhile, of several changes of a key only the last is seen.
-        """
+        """See the port; ends when the datastore is closed. Goes on after an interruption, however
+        long; where etcd has dropped the history meanwhile, of several changes of a key only the
+        last is seen. Raises Unauthorized if etcd no longer lets us."""
         (entries,), revision = self._read([Range(prefix, prefix=True, keys_only=True)])
         return self._follow(prefix, {entry.key: entry.revision for entry in entries}, revision)
 
@@ -182,21 +183,27 @@ class EtcdDatastore:
 
     def _follow(self, prefix: str, known: dict[str, int], revision: int) -> Iterator[Entry | str]:
         pause = 0.0
+        is_behind = False
         while not self._closed:
-            request = {**_prefix(prefix), "start_revision": str(revision + 1)}
             try:
+                if is_behind:
+                    (entries,), revision = self._read([Range(prefix, prefix=True)])
+                    is_behind = False
+                    yield from _catch_up(entries, known)
+                with self._lock:
+                    self._client.log_in()
+                request = {**_prefix(prefix), "start_revision": str(revision + 1)}
                 for answer in self._client.stream("/v3/watch", {"create_request": request}):
                     pause = 0.0
                     for event in answer.get("events", ()):
                         revision = int(event["kv"]["mod_revision"])
                         yield _note(event, known)
-            except Compacted:
-                (entries,), revision = self._read([Range(prefix, prefix=True)])
-                yield from _catch_up(entries, known)
-            except Interrupted:
+            except (Compacted, Canceled):
+                is_behind = True
+            except (Interrupted, DatastoreUnavailable):
                 self._client.move_on()
-                time.sleep(pause)
-                pause = min(pause + _PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
+            time.sleep(pause)
+            pause = min(pause + _PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
 
 
 def _encode(text: str) -> str:

@@ -38,15 +38,19 @@ RETRY_SECONDS = 10.0
 # A member that has lost the others says so itself after at most 7 s.
 ANSWER_SECONDS = 10.0
 # In a first round a member that does not answer costs little; a slow network has the later ones.
+# Processes meet such a member again and again, and under the host's lock others wait for them.
 CONNECT_SECONDS = (0.5, 1.0, 2.0, 4.0)
+FIRST_ANSWER_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 1.0
 _TOKENS = 3
-# What stands in an answer, in a piece of a stream, or in an error.
-_FIELDS = frozenset(["header", "result", "error", "message"])
 _AUTHENTICATE = "/v3/auth/authenticate"
 
 # Codes of gRPC (https://grpc.io/docs/guides/status-codes)
-_DENIED, _EXHAUSTED, _OUT_OF_RANGE, _UNAVAILABLE, _UNAUTHENTICATED = 7, 8, 11, 14, 16
+_DENIED, _EXHAUSTED, _OUT_OF_RANGE, _UNAUTHENTICATED = 7, 8, 11, 16
+# Cancelled, unknown, too late, exhausted, internal, unavailable: so says a member that is going
+# down, has lost the others, or has too much to do. Another one may serve.
+_PASSING = frozenset([1, 2, 4, _EXHAUSTED, 13, 14])
+_LAST_CODE = _UNAUTHENTICATED
 _KEY_OF_PART = {
     "ca": "etcd_ca_cert_file",
     "cert": "etcd_cert_file",
@@ -64,6 +68,11 @@ class Compacted(Exception):
 
 class Interrupted(Exception):
     """A stream has ended; it can be begun again."""
+
+
+class Canceled(Exception):
+    """etcd has ended a watch: the history is gone that it should begin with, the token is no longer
+    known, or the permission is missing; which of these, only a read tells on every version."""
 
 
 class _Expired(Exception):
@@ -117,8 +126,11 @@ class EtcdClient:
         tries = 0
         while True:
             connect_seconds = CONNECT_SECONDS[min(tries // len(self._endpoints), 3)]
+            # A write that is given up too early costs more than waiting for it.
+            is_hasty = tries < len(self._endpoints) > 1 and not is_write
+            answer_seconds = FIRST_ANSWER_SECONDS if is_hasty else ANSWER_SECONDS
             try:
-                return self._ask(path, body, connect_seconds, deadline)
+                return self._ask(path, body, connect_seconds, answer_seconds, deadline)
             except _Unserved as failure:
                 failures[self._endpoint] = failure
                 self.move_on()
@@ -129,9 +141,8 @@ class EtcdClient:
                 _pause(tries // len(self._endpoints), retry_until, failures)
 
     def stream(self, path: str, message: Json) -> Iterator[Json]:
-        """The results to `message` as they come, over a connection of their own. Raises
-        Interrupted when no more can come, and as `post`."""
-        self._log_in()
+        """The results to `message` as they come, over a connection of their own, in another thread
+        if need be. Raises Interrupted when no more can come, Canceled, and as `post`."""
         connection = Connection(self._endpoint, self._find_tls())
         self._streams.append(connection)
         until = time.monotonic() + ANSWER_SECONDS
@@ -144,8 +155,8 @@ class EtcdClient:
                 answer = _parse(status, line)
                 if "result" not in answer:
                     self._refuse(answer.get("error", answer))
-                if "compact_revision" in answer["result"]:
-                    raise Compacted
+                if answer["result"].get("canceled"):
+                    raise Canceled
                 yield answer["result"]
         except (Failed, _Unserved, _Expired) as failure:
             raise Interrupted from failure
@@ -153,6 +164,16 @@ class EtcdClient:
             self._streams.remove(connection)
             connection.close()
         raise Interrupted
+
+    def log_in(self) -> None:
+        """Have a token, if there is a user to have one for. Raises as `post`."""
+        if self._login is None or self._token or not self._has_users:
+            return
+        try:
+            self._token = str(self.post(_AUTHENTICATE, self._login).get("token", ""))
+        except _NoUsers:
+            # Calico's client goes on without a token, too; a later refusal makes us ask again.
+            self._has_users = False
 
     def move_on(self) -> None:
         """Ask another member from now on."""
@@ -174,16 +195,23 @@ class EtcdClient:
             self._deadline = time.monotonic() + self._budget_seconds
         return self._deadline
 
-    def _ask(self, path: str, body: bytes, connect_seconds: float, deadline: float) -> Json:
+    def _ask(
+        self,
+        path: str,
+        body: bytes,
+        connect_seconds: float,
+        answer_seconds: float,
+        deadline: float,
+    ) -> Json:
         """One member's answer. Raises _Unserved, and as `post`."""
         for _ in range(_TOKENS):
             if path != _AUTHENTICATE:
-                self._log_in()
+                self.log_in()
             connection = self._connections.get(self._endpoint)
             if connection is None:
                 connection = Connection(self._endpoint, self._find_tls())
                 self._connections[self._endpoint] = connection
-            until = min(time.monotonic() + ANSWER_SECONDS, deadline)
+            until = min(time.monotonic() + connect_seconds + answer_seconds, deadline)
             try:
                 answer = connection.post(path, self._headers(), body, connect_seconds, until)
             except Failed as failed:
@@ -201,16 +229,6 @@ class EtcdClient:
             "connection is unauthorized: etcd refuses each token that it has just given",
             "compare the logs of its members",
         )
-
-    def _log_in(self) -> None:
-        """Have a token, if there is a user to have one for. Raises as `post`."""
-        if self._login is None or self._token or not self._has_users:
-            return
-        try:
-            self._token = str(self.post(_AUTHENTICATE, self._login).get("token", ""))
-        except _NoUsers:
-            # Calico's client goes on without a token, too; a later refusal makes us ask again.
-            self._has_users = False
 
     def _headers(self) -> str:
         return f"Authorization: {self._token}\r\n" if self._token else ""
@@ -251,7 +269,7 @@ class EtcdClient:
                 f"etcd is full: {text}",
                 "compact and defragment it, then `etcdctl alarm disarm`; reading works meanwhile",
             )
-        if code in (_UNAVAILABLE, _EXHAUSTED):
+        if code in _PASSING:
             raise _Unserved(text, is_sent=True)
         raise InputOutputError(f"etcd refuses the request: {text}")
 
@@ -272,7 +290,8 @@ def _pause(rounds: int, retry_until: float, failures: dict[Endpoint, _Unserved])
         )
     raise DatastoreUnavailable(
         f"etcd does not serve: {each}",
-        "etcd_endpoints names its members; the same call can succeed later",
+        "etcd_endpoints names its members, by https:// where they use TLS; the same call can"
+        " succeed later",
     )
 
 
@@ -289,17 +308,34 @@ def _unauthorized(text: str) -> Unauthorized:
 
 
 def _parse(status: int, body: bytes) -> Json:
-    """The JSON object that a member answered. Raises _Unserved."""
+    """The JSON object that a member answered. Raises _Unserved, Unauthorized."""
     try:
         message = loads(body)
     except ValueError:
         message = None
-    if isinstance(message, dict) and not _FIELDS.isdisjoint(message):
+    if isinstance(message, dict) and _is_etcds(message):
         return message
-    text = "".join([c for c in body[:80].decode("latin-1") if c.isprintable()])
+    text = "".join([c for c in body[:160].decode("latin-1") if c.isprintable()])
+    if "CommonName of client" in text:
+        raise Unauthorized(
+            f"connection is unauthorized: {text}",
+            "where etcd has users, its JSON gateway takes no certificate with a common name (CN):"
+            " give etcd_cert_file one without",
+        )
     raise _Unserved(
         f"not the JSON gateway of etcd 3.4 or newer (HTTP {status}: {text})", is_sent=status >= 500
     )
+
+
+def _is_etcds(message: Json) -> bool:
+    """Whether it is an answer of etcd's, a piece of a stream, or an error. Those of Kubernetes'
+    server have a message and a code, too, but that of HTTP."""
+    if isinstance(message.get("header", message.get("result")), dict):
+        return True
+    error = message.get("error")
+    if not isinstance(error, dict):
+        error = message
+    return error.get("code", error.get("grpc_code")) in range(_LAST_CODE + 1)
 
 
 def _split_lines(pieces: Iterator[bytes]) -> Iterator[bytes]:

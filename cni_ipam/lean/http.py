@@ -151,7 +151,7 @@ class Connection:
         try:
             self._write(head.encode() + body, deadline)
         except OSError as error:
-            raise self._fail(error, is_sent=True) from error
+            raise self._fail(self._find_refusal() or error, is_sent=True) from error
 
     def _connect(self, deadline: float) -> None:
         sock = self._socket = _open_socket(self.endpoint, deadline)
@@ -172,6 +172,17 @@ class Connection:
         while data:
             sock.settimeout(_left(deadline))
             data = data[write(data) :]
+
+    def _find_refusal(self) -> OSError | None:
+        """Why the server hung up, if it said so: by TLS 1.3 it refuses a certificate only after
+        the handshake, perhaps before the request is written."""
+        if self._tls is None or self._channel is None:
+            return None
+        try:
+            self._channel.read(1)
+        except OSError as error:
+            return error if self._tls.is_refusal(error) else None
+        return None
 
     def _read(self, deadline: float | None) -> bytes:
         """Some bytes. Raises OSError at the end of the connection."""

@@ -94,10 +94,36 @@ class TestReads:
             store.close()
         assert (1, 2) == (len(bad.requests), len(good.requests))
 
+    def test_a_silent_member_is_soon_left_for_the_next(self, monkeypatch) -> None:
+        """One that takes a request and never answers costs a read little, where there are more."""
+        monkeypatch.setattr(etcd_client, "FIRST_ANSWER_SECONDS", 0.1)
+        started = time.monotonic()
+        with ScriptedServer([SILENCE]) as bad, ScriptedServer([ok(NOTHING)]) as good:
+            store = open_store(bad, good)
+            assert [[]] == store.read(READ)
+            store.close()
+        assert (1, 1) == (len(bad.requests), len(good.requests))
+        assert time.monotonic() - started < 3
+
     def test_an_election_is_waited_for(self) -> None:
         """Without a leader the request is repeated."""
         entries, server = read_through(UNAVAILABLE, UNAVAILABLE, ok(NOTHING))
         assert ([[]], 3) == (entries, len(server.requests))
+
+    @pytest.mark.parametrize(
+        ("code", "text"),
+        [
+            (1, "grpc: the client connection is closing"),
+            (2, "raft: stopped"),
+            (4, "context deadline exceeded"),
+            (8, "etcdserver: too many requests"),
+            (13, "unexpected EOF"),
+        ],
+    )
+    def test_what_a_member_says_while_it_goes_down_is_passed_over(self, code, text) -> None:
+        """The request is repeated."""
+        script = (refusal(code, text, "500 Internal Server Error"), ok(NOTHING))
+        assert [[]] == read_through(*script)[0]
 
     def test_each_member_is_named_with_its_reason(self) -> None:
         """When all fail for long enough, the error says what each of them did."""
@@ -208,6 +234,14 @@ class TestUsers:
         token = ok({**HEADER, "token": "t"})
         assert [[]] == read_through(off, empty, token, ok(NOTHING), **user)[0]
 
+    def test_a_certificate_with_a_common_name_is_told(self, user) -> None:
+        """The gateway of an etcd with users refuses it, in plain text; trying again is no use."""
+        text = b"CommonName of client sending a request against gateway will be ignored and not"
+        error = fail_to_read(answer(text, "400 Bad Request"), **user)
+        assert isinstance(error, Unauthorized)
+        assert "CommonName of client" in error.msg
+        assert "one without" in error.details
+
     def test_the_password_is_in_no_error(self, user) -> None:
         """Neither in the message nor in its details."""
         error = fail_to_read(
@@ -246,6 +280,19 @@ class TestLostAnswers:
         """The second one fails its comparison, since the first came in between: that is success."""
         script = (RESET, found({}), lost_swap(OURS), found(OURS))
         assert ["write", "read", "write", "read"] == self.commit(*script)
+
+    def test_a_write_is_waited_for_longer_than_a_read(self, monkeypatch) -> None:
+        """Whoever gives it up has to read it back; then it was there."""
+        monkeypatch.setattr(etcd_client, "FIRST_ANSWER_SECONDS", 0.0)
+        monkeypatch.setattr(etcd_client, "CONNECT_SECONDS", (0.1,) * 4)
+        monkeypatch.setattr(etcd_client, "ANSWER_SECONDS", 0.8)
+        started = time.monotonic()
+        with ScriptedServer([SILENCE]) as bad, ScriptedServer([found(OURS)]) as good:
+            store = open_store(bad, good)
+            store.commit(WRITES)
+            store.close()
+        assert (1, 1) == (len(bad.requests), len(good.requests))
+        assert time.monotonic() - started >= 0.8
 
     def test_what_others_wrote_meanwhile_is_a_lost_swap(self) -> None:
         """Who cannot tell decides anew."""

@@ -158,7 +158,9 @@ class EtcdClient:
                 if answer["result"].get("canceled"):
                     raise Canceled
                 yield answer["result"]
-        except (Failed, _Unserved, _Expired) as failure:
+        except _Expired as expired:
+            raise Canceled from expired
+        except (Failed, _Unserved) as failure:
             raise Interrupted from failure
         finally:
             self._streams.remove(connection)

@@ -29,17 +29,21 @@ def look(response: dict[str, Any]) -> bytes:
     return last({**HEADER, "responses": [{"response_range": response}]})
 
 
-def test_what_changed_meanwhile_is_told_first() -> None:
-    """As when the token has expired: the read has had a new one."""
+EXPIRED = {"error": {"code": 16, "message": "etcdserver: invalid auth token"}}
+
+
+@pytest.mark.parametrize("ending", [{"result": CANCELED}, EXPIRED])
+def test_what_changed_meanwhile_is_told_first(ending: dict[str, Any]) -> None:
+    """As when the token has expired, in either way of saying so: the read has had a new one."""
     event = {"result": {"events": [{"kv": NEWER}]}}
-    canceled = last({"result": CANCELED})
-    script = [look({}), canceled, look(OURS), last(event)]
+    token = last({**HEADER, "token": "t"})
+    script = [token, look({}), last(ending), look(OURS), last(event)]
     with ScriptedServer(script) as server:
-        store = EtcdDatastore([server.endpoint])
+        store = EtcdDatastore([server.endpoint], None, "calico", "secret")
         changes = store.watch("/")
         assert [Entry("/a", "1", 7), Entry("/a", "2", 8)] == [next(changes), next(changes)]
         store.close()
-    assert b'"start_revision":"8"' in server.requests[3]
+    assert b'"start_revision":"8"' in server.requests[4]
 
 
 def test_a_lost_permission_ends_it() -> None:

@@ -154,7 +154,7 @@ def world(etcd34, tmp_path) -> Iterator[World]:
     """What is broken is so by any version."""
     put_pool(etcd34, "pool1", "10.0.0.0/24", blockSize=29)
     put_node(etcd34, "node1")
-    with Proxy(etcd34.endpoints[0]) as proxy:
+    with Proxy(etcd34.endpoints[0], archive=[]) as proxy:
         yield World(etcd34, proxy, EtcdNode(tmp_path, [proxy.endpoint]))
 
 

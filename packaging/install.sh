@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Puts the bundle in place, or takes it away again:
-#   install.sh install|install-drop-in|uninstall [DESTDIR]
+#   install.sh install|install-drop-in|install-plugin|drop-in|uninstall [DESTDIR]
+# install-plugin leaves out what is for people: ipamctl's link and the example. drop-in does only what
+# install-drop-in does more than install.
 #
 # Each version lies in a folder of its own, /opt/cni-ipam-<build id>.<random>, and /opt/cni-ipam is
 # a link to the current one. Everything that becomes visible does so by one rename, so whatever
@@ -49,20 +51,29 @@ make_folder() {
     echo "${1#"$root"}"
 }
 
+# Makes the bundle the current version. $1…: the folders that must be there.
 install_bundle() {
     [ -x "$bundle/cni-ipam" ] || die "no bundle in $bundle; make build"
     [ -L "$opt/cni-ipam" ] || [ ! -e "$opt/cni-ipam" ] ||
         die "$opt/cni-ipam is not a link of ours; move it away first"
-    local folder created previous
+    local folder created
     # The root of a staging area is its owner's, what is made below it is ours to take away.
     mkdir -p "$root/"
-    created=$(for folder in "$opt" "$bin" "$root/usr/local/bin" "$(dirname "$example")"; do
-        make_folder "$folder"
-    done)
+    created=$(for folder in "$@"; do make_folder "$folder"; done)
     exec 9<"$opt"
     flock 9
     previous=$(current_version)
+    version=$opt/$previous
+    if [ -n "$created" ] || [ -z "$previous" ] || ! is_bundle "$version"; then
+        copy_bundle "$created"
+    fi
+    put_link /opt/cni-ipam/cni-ipam "$bin/cni-ipam"
+}
 
+is_bundle() { diff -rq --no-dereference --exclude=CREATED "$bundle" "$1" >/dev/null; }
+
+# Puts the bundle beside the current version and switches. $1: the folders that were made for it.
+copy_bundle() {
     trap 'rm -rf "${version:-}"' EXIT
     version=$(mktemp -d "$opt/cni-ipam-$(cat "$bundle/BUILD-ID").XXXXXX")
     cp -a "$bundle/." "$version/"
@@ -70,22 +81,30 @@ install_bundle() {
     chmod 0755 "$version"
     {
         cat "$opt/${previous:-none}/CREATED" 2>/dev/null || true
-        [ -z "$created" ] || echo "$created"
+        [ -z "$1" ] || echo "$1"
     } >"$version/CREATED"
     sync -f "$version"
     put_link "$(basename "$version")" "$opt/cni-ipam"
     trap - EXIT
+}
 
-    put_link /opt/cni-ipam/cni-ipam "$bin/cni-ipam"
-    put_link /opt/cni-ipam/ipamctl "$root/usr/local/bin/ipamctl"
-    install_example "$version"
-    list_versions | while read -r folder; do
+# Removes the versions before the previous one, if this was an upgrade.
+finish() {
+    local folder
+    [ "$version" = "$opt/$previous" ] || list_versions | while read -r folder; do
         case $(basename "$folder") in
         "$previous" | "$(basename "$version")") ;;
         *) rm -rf "$folder" ;;
         esac
     done
     say "$(cat "$version/BUILD-ID") is in $opt/cni-ipam"
+}
+
+install_all() {
+    install_bundle "$opt" "$bin" "$root/usr/local/bin" "$(dirname "$example")"
+    put_link /opt/cni-ipam/ipamctl "$root/usr/local/bin/ipamctl"
+    install_example "$version"
+    finish
 }
 
 # The example is written where there is none, and where it still is what some version wrote.
@@ -162,11 +181,16 @@ uninstall() {
 }
 
 case $verb in
-install) install_bundle ;;
+install) install_all ;;
 install-drop-in)
-    install_bundle
+    install_all
     install_drop_in
     ;;
+install-plugin)
+    install_bundle "$opt" "$bin"
+    finish
+    ;;
+drop-in) install_drop_in ;;
 uninstall) uninstall ;;
-*) die "usage: install.sh install|install-drop-in|uninstall [DESTDIR]" ;;
+*) die "usage: install.sh install|install-drop-in|install-plugin|drop-in|uninstall [DESTDIR]" ;;
 esac

@@ -169,4 +169,6 @@ make_venv "$python"
 if [ "${1:-}" != venv ]; then
     make_tools
     make_etcd
+    . packaging/kubernetes.sh
+    make_kubernetes
 fi

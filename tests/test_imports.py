@@ -26,8 +26,8 @@ ipam.view lean.sqlite
 """
 ADD = f"""{WITH_STORE}
 core.gateway core.walk
-ipam.assign ipam.claim ipam.draft ipam.fixed ipam.pools ipam.retry ipam.wish
-plugin.add plugin.recorded
+ipam.assign ipam.claim ipam.draft ipam.fixed ipam.labels ipam.pools ipam.retry ipam.wish
+plugin.add plugin.recorded plugin.wish
 """
 DEL = f"""{WITH_STORE}
 ipam.draft ipam.release ipam.retry plugin.delete

@@ -18,13 +18,18 @@ ROOMS = {
     "datastore.keys": "records",
     "datastore.codec": "records",
     "datastore.open": "door",
+    "datastore.kubernetes_client": "client",
     "datastore": "adapters",
     "routes.plan": "plan",
     "core.address": "address",
+    "cni.kubernetes_package": "kubernetes package",
 }
 FLOOR = {"errors", "lean"}
 CORE = {"core", "address"}
-PARTS = {*FLOOR, *CORE, "records", "adapters", "door", "ipam", "workload", "plan", "routes", "cni"}
+PARTS = {
+    *FLOOR, *CORE, "records", "client", "adapters", "door", "ipam", "workload", "plan", "routes",
+    "cni",
+}  # fmt: skip
 MAY_IMPORT = {
     "version": set(),
     "errors": set(),
@@ -32,13 +37,17 @@ MAY_IMPORT = {
     "address": {"lean"},
     "core": {*FLOOR, "address"},
     "records": {*FLOOR, *CORE},
-    "adapters": {*FLOOR, *CORE, "records"},
+    # Annotations and records come by one connection, as the netconf says.
+    "client": {*FLOOR, "cni"},
+    "adapters": {*FLOOR, *CORE, "records", "client"},
     # The table of adapters: each is imported where it is chosen. What chooses is the netconf's.
-    "door": {*FLOOR, "records", "adapters", "cni"},
+    "door": {*FLOOR, "records", "client", "adapters", "cni"},
     "ipam": {*FLOOR, *CORE, "records"},
     # Both turn texts into addresses; the netconf also says in plan's words which routes it wants.
     "workload": {*FLOOR, "address"},
-    "cni": {*FLOOR, "address", "plan"},
+    "cni": {*FLOOR, "address", "plan", "kubernetes package"},
+    # In the full program alone: it reads what cni's own means do not.
+    "kubernetes package": {*FLOOR, "cni"},
     "plan": {*FLOOR, *CORE},
     "routes": {*FLOOR, *CORE, "plan"},
     # Where the parts are put together. Nobody imports these, but the agent runs the plugin's verbs.
@@ -53,11 +62,12 @@ PURE = {
 }
 # What the plugin's own path may use: modules in C, and where it says so others on demand.
 C_MODULES = {
-    "_functools", "_json", "_signal", "_socket", "_sqlite3", "_ssl", "_struct", "_thread",
+    "_functools", "_json", "_sha3", "_signal", "_socket", "_sqlite3", "_ssl", "_struct", "_thread",
     "binascii", "errno", "fcntl", "posix", "sys", "time", "zlib",
 }  # fmt: skip
 ON_DEMAND = {
     "lean.json": {"json", "json.decoder", "json.encoder"},  # where _json is not what we know
+    "datastore.kubernetes_records": {"_sha2", "_sha256"},  # for long names; 3.11 has the latter
     "plugin.main": {"traceback"},  # for the log, after a surprise
     **{name: modules for name, modules in PURE.items() if name != "core.moment"},
 }
@@ -67,6 +77,11 @@ LATER = (ast.FunctionDef, ast.ExceptHandler)
 LEAN_MODULES = {
     "datastore.etcd",
     "datastore.etcd_client",
+    "datastore.kubernetes",
+    "datastore.kubernetes_client",
+    "datastore.kubernetes_objects",
+    "datastore.kubernetes_records",
+    "datastore.kubernetes_resources",
     "datastore.sqlite",
     "routes.netlink",
     "routes.message",

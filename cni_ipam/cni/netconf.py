@@ -64,7 +64,9 @@ class Netconf:
     """What the network configuration asks for, with every default filled in.
 
     `type` is the plugin that the runtime started: an interface plugin, or us if `chained`.
-    `attachments` are (container id, ifname) pairs, None if GC was told of none.
+    `attachments` are (container id, ifname) pairs, None if GC was told of none. `pod_annotations`
+    are those that the runtime passes, None if it passes none; `ip_addrs_no_ipam` and `floating_ips`
+    are Calico's feature switches for the annotations of those names.
     """
 
     cni_version: str
@@ -91,6 +93,10 @@ class Netconf:
     log: LogSettings
     prev_result: Json | None
     attachments: tuple[tuple[str, str], ...] | None
+    pod_annotations: Json | None
+    heeds_annotations: bool
+    ip_addrs_no_ipam: bool
+    floating_ips: bool
     called_as: str
 
 
@@ -117,7 +123,13 @@ def parse_netconf(request: Request, called_as: str, environ: Environ) -> Netconf
             return parse(NO_FIELDS)
 
     for_removal = request.command == "DEL"
-    datastore = parse_datastore(fields, environ, embedded=ours, for_removal=for_removal)
+    datastore = parse_datastore(
+        fields,
+        environ,
+        embedded=ours,
+        for_removal=for_removal,
+        reads_annotations=request.command == "ADD",
+    )
     gateway, mask = wish(lambda source: _gateway_and_mask(source, ours=ours))
     return Netconf(
         cni_version=version,
@@ -139,6 +151,7 @@ def parse_netconf(request: Request, called_as: str, environ: Environ) -> Netconf
         log=wish(parse_log),
         prev_result=wish(_prev_result, Fields((("", conf),))),
         attachments=_attachments(conf) if request.command == "GC" else None,
+        **wish(lambda source: _annotations(source, called_as), Fields((("", conf),))),
         called_as=called_as,
     )
 
@@ -291,6 +304,21 @@ def _agent(fields: Fields) -> str:
     if agent not in ("auto", "off") and not agent.startswith("/"):
         refuse(fields.find("agent")[0], agent, '"auto", "off" or an absolute path')
     return agent
+
+
+def _annotations(conf: Fields, called_as: str) -> dict[str, Any]:
+    """What the runtime says of the pod's annotations, and whether and which are heeded.
+
+    Those that Calico's main plugin has read are in stdin by now, which is final then."""
+    passed = conf.inner("runtimeConfig").inner("io.kubernetes.cri.pod-annotations").objects
+    features = conf.inner("feature_control")
+    is_final = called_as == CALICO_NAME and conf.text("type") == "calico"
+    return {
+        "pod_annotations": passed[0][1] if passed else None,
+        "heeds_annotations": not is_final and conf.inner("policy").text("type", "k8s") == "k8s",
+        "ip_addrs_no_ipam": features.flag("ip_addrs_no_ipam", False),
+        "floating_ips": features.flag("floating_ips", False),
+    }
 
 
 def _prev_result(conf: Fields) -> Json | None:

@@ -19,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni_ipam.cni.etcd_settings import EtcdSettings
     from cni_ipam.cni.fields import Fields
+    from cni_ipam.cni.kubernetes_settings import KubernetesSettings
     from cni_ipam.cni.request import Environ
     from cni_ipam.errors import CniIpamError
 
@@ -36,6 +37,7 @@ _ETCD_KEYS = (
     "etcd_cert_file",
     "etcd_ca_cert_file",
 )
+_PATH_ENDS = ("_file", "config", "_certificate", "_client_key", "_authority")
 _NODENAME_LIMIT = 253
 _MOST = 2**31 - 1
 
@@ -49,14 +51,20 @@ class Setting:
     error: type[CniIpamError] = NetconfError
 
 
+class HandOver(Exception):
+    """The lean program cannot serve these settings, and the full one can; says why."""
+
+
 @record
 class DatastoreSettings:
-    """Which datastore, and how it is reached; `etcd` only where that is the datastore."""
+    """Which datastore, and how it is reached; `etcd` only where that is the datastore.
+
+    `kubernetes` also where the datastore is another one and annotations are to be read."""
 
     kind: str
     sqlite_path: str
     etcd: EtcdSettings | None = None
-    kubeconfig: str = ""
+    kubernetes: KubernetesSettings | None = None
 
 
 @record
@@ -71,19 +79,25 @@ class LogSettings:
 
 
 def parse_datastore(
-    fields: Fields, environ: Environ, *, embedded: bool, for_removal: bool = False
+    fields: Fields,
+    environ: Environ,
+    *,
+    embedded: bool,
+    for_removal: bool = False,
+    reads_annotations: bool = True,
 ) -> DatastoreSettings:
     """The datastore of this node; without any setting sqlite if `embedded`, else kubernetes.
 
-    What only another datastore would need is checked too, unless `for_removal`. Raises
-    NetconfError, EnvironmentInvalid, or UnsupportedError for etcd_discovery_srv.
+    What only another datastore would need is checked too, unless `for_removal`; who neither
+    `reads_annotations` nor has Kubernetes as the datastore is not told of an API server. Raises
+    NetconfError, EnvironmentInvalid, InputOutputError, UnsupportedError, or HandOver.
     """
     kind = _find_kind(fields, environ, embedded=embedded)
 
     def matters(owner: str) -> bool:
         return kind == owner or not for_removal
 
-    etcd, sqlite_path, kubeconfig = None, DEFAULT_SQLITE_PATH, ""
+    etcd, sqlite_path, kubernetes = None, DEFAULT_SQLITE_PATH, None
     if matters("etcdv3"):
         settings = {key: find_setting(fields, environ, key) for key in _ETCD_KEYS}
         if kind == "etcdv3":
@@ -94,26 +108,34 @@ def parse_datastore(
         sqlite_path = fields.path("sqlite_path", DEFAULT_SQLITE_PATH)
         if not sqlite_path.startswith("/"):
             refuse(fields.find("sqlite_path")[0], sqlite_path, "an absolute path")
-    if matters("kubernetes"):
-        kubeconfig = find_setting(fields.inner("kubernetes"), environ, "kubeconfig").text
-    return DatastoreSettings(kind, sqlite_path, etcd, kubeconfig)
+    if kind == "kubernetes" or (
+        reads_annotations and matters("kubernetes") and _wants_annotations(fields)
+    ):
+        from cni_ipam.cni.kubernetes_settings import find_kubernetes
+
+        kubernetes = find_kubernetes(fields, environ, for_removal=for_removal)
+    return DatastoreSettings(kind, sqlite_path, etcd, kubernetes)
 
 
-def find_setting(fields: Fields, environ: Environ, key: str) -> Setting:
-    """What `CALICO_<KEY>`, `key` in `fields` or `<KEY>` says, the first that says anything.
+def find_setting(
+    fields: Fields, environ: Environ, key: str, variable: str | None = None
+) -> Setting:
+    """What `CALICO_<KEY>`, `key` in `fields` or `<KEY>` says, the first that says anything; the
+    `variable` may have another name than the key, or "" if there is none.
 
     Keys that Calico's netconf does not have are looked for in the environment alone. Raises
     NetconfError for a wrong type, even where it would not have counted."""
-    variable, path, text = key.upper(), "", ""
+    path, text = "", ""
+    variable = key.upper() if variable is None else variable
     if key in CALICO_KEYS:
         path = fields.find(key)[0]
         # Only paths may be told of a NUL by their value: endpoints may hold a password.
-        text = fields.path(key) if key.endswith(("_file", "config")) else fields.text(key)
-    if forced := read_variable(environ, "CALICO_" + variable):
+        text = fields.path(key) if key.endswith(_PATH_ENDS) else fields.text(key)
+    if variable and (forced := read_variable(environ, "CALICO_" + variable)):
         return Setting("CALICO_" + variable, forced, EnvironmentInvalid)
     if text:
         return Setting(f'"{path}"', text)
-    if plain := read_variable(environ, variable):
+    if variable and (plain := read_variable(environ, variable)):
         return Setting(variable, plain, EnvironmentInvalid)
     return Setting(f'"{path}"' if path else variable, "")
 
@@ -171,6 +193,13 @@ def _find_kind(fields: Fields, environ: Environ, *, embedded: bool) -> str:
         return "etcdv3"
     kubernetes = not embedded or fields.find("kubernetes")[1] is not None
     return "kubernetes" if kubernetes else "sqlite"
+
+
+def _wants_annotations(fields: Fields) -> bool:
+    """Whether the netconf tells of Kubernetes, as far as Calico's plugins look."""
+    policy = fields.inner("policy")
+    named = fields.find("kubernetes")[1] is not None
+    return named or bool(policy.text("k8s_api_root")) or policy.text("type") == "k8s"
 
 
 def _read_nodename(file: str) -> str:

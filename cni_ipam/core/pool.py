@@ -121,14 +121,16 @@ def choose_pools(pools: Sequence[Pool], request: PoolRequest) -> list[Pool]:
     return allowed
 
 
+def resolve_requested(pools: Sequence[Pool], version: int, texts: Iterable[str]) -> list[Cidr]:
+    """The CIDRs of what is requested for a family, whether or not it can be served.
+
+    Raises NoQualifiedPool for an unknown pool, NetconfError for one of the other family."""
+    return [_requested_cidr(text, pools, version) for text in texts]
+
+
 def _requested(text: str, pools: Sequence[Pool], enabled: list[Pool], request: PoolRequest) -> Pool:
     """The pool that `text` names: by CIDR (host bits masked away), else by its exact name."""
-    cidr = _requested_cidr(text, pools)
-    if cidr.version != request.version:
-        raise NetconfError(
-            f'"{cidr.address(0)}" isn\'t a IPv{request.version} address',
-            f"ipv{request.version}_pools takes names or CIDRs of IPv{request.version} pools",
-        )
+    cidr = _requested_cidr(text, pools, request.version)
     for pool in enabled:
         if pool.cidr == cidr:
             return pool
@@ -137,7 +139,17 @@ def _requested(text: str, pools: Sequence[Pool], enabled: list[Pool], request: P
     raise NoQualifiedPool(msg, _explain(family, request))
 
 
-def _requested_cidr(text: str, pools: Sequence[Pool]) -> Cidr:
+def _requested_cidr(text: str, pools: Sequence[Pool], version: int) -> Cidr:
+    cidr = _named_cidr(text, pools)
+    if cidr.version != version:
+        raise NetconfError(
+            f'"{cidr.address(0)}" isn\'t a IPv{version} address',
+            f"ipv{version}_pools takes names or CIDRs of IPv{version} pools",
+        )
+    return cidr
+
+
+def _named_cidr(text: str, pools: Sequence[Pool]) -> Cidr:
     try:
         return parse_cidr(text)
     except ValueError as error:

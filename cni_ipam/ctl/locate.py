@@ -13,6 +13,7 @@ import yaml
 
 from cni_ipam.cni.etcd_settings import parse_etcd
 from cni_ipam.cni.fields import Fields, get_key, kind_of
+from cni_ipam.cni.kubernetes_settings import parse_kubernetes
 from cni_ipam.cni.netconf import CALICO_NAME, OUR_NAME
 from cni_ipam.cni.settings import (
     DATASTORE_KINDS,
@@ -29,14 +30,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
+    from cni_ipam.cni.kubernetes_settings import KubernetesSettings
+
 DEFAULT_CONFIG_PATH = "/etc/calico/calicoctl.cfg"
 DEFAULT_NETCONF_DIR = "/etc/cni/net.d"
 NETCONF_DIR_VARIABLE = "CNI_NETCONF_DIR"
+USERS_KUBECONFIG = ".kube/config"
 
 # These name a datastore. KUBECONFIG alone does not: every operator of a cluster has it set.
 _ETCD_VARIABLES = ("ETCD_ENDPOINTS", "ETCD_DISCOVERY_SRV")
-# The config file's keys, and what the netconf calls them; "" for those of Kubernetes' client that
-# decide nothing here.
+_SERVER_VARIABLES = {
+    "etcdv3": _ETCD_VARIABLES,
+    "kubernetes": ("KUBECONFIG", "K8S_API_ENDPOINT"),
+}
+# The config file's keys, and what the parsers of settings call them; "" for those of Kubernetes'
+# client that decide nothing here.
 _CONFIG_KEYS = {
     "datastoreType": "datastore_type",
     "sqlitePath": "sqlite_path",
@@ -51,17 +59,17 @@ _CONFIG_KEYS = {
     "etcdCert": "etcd_cert",
     "etcdCACert": "etcd_ca_cert",
     "kubeconfig": "kubeconfig",
-    "kubeconfigInline": "",
-    "k8sAPIEndpoint": "",
-    "k8sAPIToken": "",
-    "k8sCAFile": "",
-    "k8sCertFile": "",
+    "kubeconfigInline": "kubeconfig_inline",
+    "k8sAPIEndpoint": "server",
+    "k8sAPIToken": "token",
+    "k8sCAFile": "ca_file",
+    "k8sCertFile": "cert_file",
     "k8sClientBurst": "",
     "k8sClientQPS": "",
-    "k8sCurrentContext": "",
-    "k8sInsecureSkipTLSVerify": "",
-    "k8sKeyFile": "",
-    "calicoAPIGroup": "",
+    "k8sCurrentContext": "context",
+    "k8sInsecureSkipTLSVerify": "insecure",
+    "k8sKeyFile": "key_file",
+    "calicoAPIGroup": "group",
     "usePodCIDR": "",
 }
 _CONFIG_API_VERSION = "projectcalico.org/v3"
@@ -101,7 +109,9 @@ def locate(
     if datastore is None and error is not None:
         raise error
     if datastore is None:
-        datastore = parse_datastore(node, environ, embedded=embedded)
+        datastore = parse_datastore(node, environ, embedded=embedded, reads_annotations=False)
+    if datastore.kind == "kubernetes" and datastore.kubernetes is None:
+        datastore = replace(datastore, kubernetes=_find_users_cluster(environ))
     return Place(_with_sqlite_path(datastore, wishes, node), _routes(node))
 
 
@@ -117,15 +127,17 @@ def _find_datastore(
         return DatastoreSettings("sqlite", DEFAULT_SQLITE_PATH)
     config = _find_config(wishes, default_config)
     if config is not None:
-        return _datastore_of_config(config, kind)
+        return _datastore_of_config(config, kind, environ)
     if kind is not None:
         variables = {k: v for k, v in environ.items() if not k.endswith("DATASTORE_TYPE")}
         chosen = ("", {"datastore_type": kind})
-        # Who asks for etcd without naming servers means those of the node.
-        others = node.objects if kind == "etcdv3" and not _says(environ, _ETCD_VARIABLES) else ()
-        return parse_datastore(Fields((chosen, *others)), variables, embedded=True)
+        # Who asks for servers without naming them means those of the node.
+        servers = _SERVER_VARIABLES.get(kind)
+        others = node.objects if servers and not _says(environ, servers) else ()
+        fields = Fields((chosen, *others))
+        return parse_datastore(fields, variables, embedded=True, reads_annotations=False)
     if _says(environ, ("DATASTORE_TYPE", *_ETCD_VARIABLES)):
-        return parse_datastore(Fields(()), environ, embedded=True)
+        return parse_datastore(Fields(()), environ, embedded=True, reads_annotations=False)
     return None
 
 
@@ -133,7 +145,9 @@ def _says(environ: Mapping[str, str], variables: Iterable[str]) -> bool:
     return any(environ.get(prefix + name) for name in variables for prefix in ("", "CALICO_"))
 
 
-def _datastore_of_config(config: Mapping[str, Setting], kind: str | None) -> DatastoreSettings:
+def _datastore_of_config(
+    config: Mapping[str, Setting], kind: str | None, environ: Mapping[str, str]
+) -> DatastoreSettings:
     """The datastore that the config file describes; `kind` from the command line goes first."""
     named = config["datastore_type"]
     if named.text and named.text not in DATASTORE_KINDS:
@@ -142,14 +156,25 @@ def _datastore_of_config(config: Mapping[str, Setting], kind: str | None) -> Dat
     kind = kind or named.text
     if not kind and (config["etcd_endpoints"].text or config["etcd_discovery_srv"].text):
         kind = "etcdv3"
-    kubeconfig = config["kubeconfig"].text
-    kind = kind or ("kubernetes" if kubeconfig else "sqlite")
+    if not kind and any(config[key].text for key in ("kubeconfig", "kubeconfig_inline", "server")):
+        kind = "kubernetes"
+    kind = kind or "sqlite"
     path = config["sqlite_path"].text or DEFAULT_SQLITE_PATH
     if not path.startswith("/"):
         name = config["sqlite_path"].name
         raise OperatorError(f"{name} is {path}, but must be an absolute path")
     etcd = parse_etcd(config) if kind == "etcdv3" else None
-    return DatastoreSettings(kind, path, etcd, kubeconfig)
+    kubernetes = parse_kubernetes(config, environ) if kind == "kubernetes" else None
+    return DatastoreSettings(kind, path, etcd, kubernetes)
+
+
+def _find_users_cluster(environ: Mapping[str, str]) -> KubernetesSettings | None:
+    """The API server of the operator's own kubeconfig, which calicoctl takes where nothing is
+    said; None if there is none."""
+    path = os.path.join(environ.get("HOME") or os.path.expanduser("~"), USERS_KUBECONFIG)
+    if not os.path.exists(path):
+        return None
+    return parse_kubernetes({"kubeconfig": Setting("HOME", path, OperatorError)}, environ)
 
 
 def _with_sqlite_path(
@@ -209,6 +234,8 @@ def _config_settings(path: str, spec: dict[Any, Any]) -> dict[str, Setting]:
     settings = {}
     for key, netconf_key in _CONFIG_KEYS.items():
         value = get_key(spec, key) if netconf_key else None
+        if netconf_key == "insecure" and isinstance(value, bool):
+            value = "true" if value else ""
         if isinstance(value, int) and not isinstance(value, bool):
             # As calicoctl: a password of digits needs no quotes.
             value = str(value)

@@ -20,7 +20,7 @@ from cni_ipam.errors import (
     NetconfError,
     Unauthorized,
 )
-from cni_ipam.lean.http import Connection, Failed
+from cni_ipam.lean.http import Connection, Failed, Request
 from cni_ipam.lean.json import dumps, loads
 
 TYPE_CHECKING = False
@@ -150,7 +150,8 @@ class EtcdClient:
         headers = self._headers() + "Grpc-Metadata-hasleader: true\r\n"
         body = dumps(message).encode()
         try:
-            status, pieces = connection.stream(path, headers, body, CONNECT_SECONDS[-1], until)
+            request = Request("POST", path, headers, body)
+            status, pieces = connection.stream(request, CONNECT_SECONDS[-1], until)
             for line in _split_lines(pieces):
                 answer = _parse(status, line)
                 if "result" not in answer:
@@ -215,7 +216,8 @@ class EtcdClient:
                 self._connections[self._endpoint] = connection
             until = min(time.monotonic() + connect_seconds + answer_seconds, deadline)
             try:
-                answer = connection.post(path, self._headers(), body, connect_seconds, until)
+                request = Request("POST", path, self._headers(), body)
+                answer = connection.ask(request, connect_seconds, until)
             except Failed as failed:
                 raise _Unserved(
                     failed.why, is_sent=failed.is_sent, is_final=failed.is_untrusted

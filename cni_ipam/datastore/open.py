@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from cni_ipam.errors import NetconfError, UnsupportedError
+from cni_ipam.errors import NetconfError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cni_ipam.cni.kubernetes_settings import KubernetesSettings
     from cni_ipam.cni.settings import DatastoreSettings
+    from cni_ipam.datastore.kubernetes_client import KubernetesClient
     from cni_ipam.datastore.port import Datastore
 
 
@@ -19,12 +21,13 @@ def open_datastore(
     create: bool = True,
     limit_seconds: float | None = None,
     is_short_lived: bool = False,
+    api: KubernetesClient | None = None,
 ) -> Datastore:
     """The datastore that `settings` name. Nothing is read or made before its first verb.
 
     With `create` false a store that does not exist is never made. `limit_seconds` is how long to
-    wait for one that is busy or away, by default as long as a runtime does. Raises UnsupportedError
-    for a kind that has no adapter in this release, NetconfError for one that nobody knows."""
+    wait for one that is busy or away, by default as long as a runtime does. `api` is a client that
+    is there already. Raises NetconfError for a kind that nobody knows, or that is not configured."""
     if settings.kind == "sqlite":
         from cni_ipam.datastore.sqlite import SqliteDatastore
 
@@ -44,9 +47,31 @@ def open_datastore(
             budget_seconds=BUDGET_SECONDS if limit_seconds is None else limit_seconds,
             is_short_lived=is_short_lived,
         )
+    if settings.kind == "kubernetes" and settings.kubernetes is not None:
+        from cni_ipam.datastore.kubernetes import KubernetesDatastore
+
+        if api is None:
+            api = open_api(
+                settings.kubernetes, limit_seconds=limit_seconds, is_short_lived=is_short_lived
+            )
+        return KubernetesDatastore(api, settings.kubernetes.group)
     if settings.kind == "kubernetes":
-        raise UnsupportedError(
-            f'"datastore_type" is "{settings.kind}", which this release does not serve',
-            'use "etcdv3" with "etcd_endpoints", or "sqlite" with "sqlite_path"',
+        raise NetconfError(
+            "invalid configuration: no configuration has been provided",
+            '"datastore_type" is "kubernetes": name a kubeconfig in kubernetes.kubeconfig',
         )
-    raise NetconfError(f"unknown datastore type: {settings.kind[:60]}", "use sqlite or etcdv3")
+    raise NetconfError(
+        f"unknown datastore type: {settings.kind[:60]}", "use sqlite, etcdv3 or kubernetes"
+    )
+
+
+def open_api(
+    settings: KubernetesSettings,
+    *,
+    limit_seconds: float | None = None,
+    is_short_lived: bool = False,
+) -> KubernetesClient:
+    """A client of the API server; nothing is asked of it as yet."""
+    from cni_ipam.datastore.kubernetes_client import KubernetesClient
+
+    return KubernetesClient(settings, budget_seconds=limit_seconds, is_short_lived=is_short_lived)

@@ -22,19 +22,28 @@ from __future__ import annotations
 from cni_ipam.core.block import Attribute, new_block
 from cni_ipam.core.gateway import kept_back
 from cni_ipam.core.handle import Handle
-from cni_ipam.core.pool import PoolRequest, choose_pools, find_pool, lies_in_any
+from cni_ipam.core.pool import PoolRequest, choose_pools, find_pool, lies_in_any, resolve_requested
 from cni_ipam.datastore import keys
 from cni_ipam.datastore.port import ABSENT
-from cni_ipam.errors import AllocationError, BlockLimit, DatastoreUnavailable, FamilyMissing
+from cni_ipam.errors import (
+    AllocationError,
+    BlockLimit,
+    Conflict,
+    DatastoreUnavailable,
+    FamilyMissing,
+)
 from cni_ipam.ipam import claim, fixed, pools
 from cni_ipam.ipam.draft import Draft
+from cni_ipam.ipam.labels import LazyLabels
 from cni_ipam.ipam.retry import retry
 from cni_ipam.ipam.view import read_blocks, read_view
 from cni_ipam.ipam.wish import Assigned, Outcome, shortfall
+from cni_ipam.lean.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import TypeVar
 
     from cni_ipam.core.address import Cidr
     from cni_ipam.core.block import Block
@@ -44,35 +53,62 @@ if TYPE_CHECKING:
     from cni_ipam.ipam.view import View
     from cni_ipam.ipam.wish import Wish
 
+    T = TypeVar("T")
+
 
 def assign(store: Datastore, wish: Wish) -> Outcome:
     """Addresses for `wish`, recorded when this returns.
 
     Raises an AllocationError with Calico's message if there are none, CorruptRecord if a broken
     record stood in the way, TryAgainLater; then nothing has changed."""
-    return retry(lambda: Attempt(store, wish, _read_view(store, wish)).run())
+    return _try(store, wish, Attempt.run)
 
 
-def _read_view(store: Datastore, wish: Wish) -> View:
-    view = _read_required(store, wish)
+def _try(store: Datastore, wish: Wish, step: Callable[[Attempt], T]) -> T:
+    """What `step` returns for an attempt, or for a further one after a lost swap.
+
+    A frugal first attempt takes the handle for absent: where it is not, its creation is refused."""
+    reads_handle = not wish.is_frugal or bool(wish.max_per_handle)
+
+    def attempt() -> T:
+        nonlocal reads_handle
+        try:
+            return step(Attempt(store, wish, _read_view(store, wish, reads_handle=reads_handle)))
+        except Conflict:
+            reads_handle = True
+            raise
+
+    return retry(attempt)
+
+
+def _read_view(store: Datastore, wish: Wish, *, reads_handle: bool) -> View:
+    view = _read_required(store, wish, reads_handle=reads_handle)
     if not view.is_ready and wish.heeds_ready:
         raise DatastoreUnavailable(
             "Calico is currently not ready to process requests",
             "the datastore is locked (datastoreReady is false); `ipamctl datastore unlock`",
         )
     if pools.make_default_pools(store, wish, view):
-        view = _read_required(store, wish)
+        view = _read_required(store, wish, reads_handle=reads_handle)
     return view
 
 
-def _read_required(store: Datastore, wish: Wish) -> View:
-    handles = [wish.handle] if wish.handle else []
+def _read_required(store: Datastore, wish: Wish, *, reads_handle: bool) -> View:
+    handles = [wish.handle] if wish.handle and reads_handle else []
     default_pools = [name for name, _ in wish.default_pools]
-    view = read_view(store, wish.host, wish.versions, handles, wish.kind, default_pools)
+    unneeded = ["node"] if wish.is_frugal else []
+    if wish.is_frugal and not wish.heeds_ready:
+        unneeded.append("cluster")
+    view = read_view(
+        store, wish.host, wish.versions, handles, wish.kind, default_pools, without=unneeded
+    )
     # Node and handle would be written as new ones, which the datastore refuses each time.
     view.require(keys.NODES + wish.host, keys.handle_key(wish.handle))
     if wish.heeds_ready:
         view.require(keys.CLUSTER_INFORMATION)
+    if wish.is_frugal and wish.kind == "host":
+        labels = LazyLabels(lambda: pools.get_labels(store, wish.host))
+        return replace(view, node_labels=labels)
     return view
 
 
@@ -188,6 +224,10 @@ class Attempt:
             raise
 
     def _assign_missing(self, version: int, count: int, missing: int) -> None:
+        for other, requested in self.wish.pools.items():
+            if other not in self.wish.counts:
+                # As in Calico a pool must be there even if its family is not wanted.
+                resolve_requested(self.view.pools, other, requested)
         chosen = choose_pools(self.view.pools, self._pool_request(version))
         pools.reserve_kept_back(self, chosen)
         claim.give_up_unselected(self, version, chosen)
@@ -296,7 +336,7 @@ class Attempt:
 def ensure_block(store: Datastore, wish: Wish) -> Cidr:
     """A block of the host with room for one address, claimed if it has none; of IPv4 if the wish
     wants both families. Raises as `assign`."""
-    return retry(lambda: Attempt(store, wish, _read_view(store, wish)).ensure())
+    return _try(store, wish, Attempt.ensure)
 
 
 def _has_room(block: Block, reserved: Reservations) -> bool:

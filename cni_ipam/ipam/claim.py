@@ -10,6 +10,7 @@ from cni_ipam.core.walk import walk_blocks
 from cni_ipam.datastore import keys
 from cni_ipam.datastore.port import ABSENT, Range
 from cni_ipam.errors import BlockLimit, PoolExhausted
+from cni_ipam.ipam.labels import LazyLabels
 from cni_ipam.ipam.view import find_overlapping, pick_overlapping
 from cni_ipam.lean.record import replace
 
@@ -94,8 +95,11 @@ def assign_from_claimed(
 
 
 def require_claims(attempt: Attempt, chosen: Sequence[Pool]) -> None:
-    """Raises BlockLimit or PoolExhausted unless the host may claim one more block."""
+    """Raises BlockLimit or PoolExhausted unless the host may claim one more block, NoQualifiedPool
+    if it has no Node."""
     config, wish = attempt.view.config, attempt.wish
+    if isinstance(attempt.view.node_labels, LazyLabels):
+        attempt.view.node_labels.load()
     limit = config.limit_blocks(wish.max_blocks)
     owned = _count_owned(attempt, chosen)
     if owned >= limit:

@@ -8,6 +8,7 @@ from cni_ipam.core.gateway import kept_back, reservation_name
 from cni_ipam.datastore import codec, keys
 from cni_ipam.datastore.port import ABSENT, Range, Write
 from cni_ipam.errors import NetconfError, NoQualifiedPool
+from cni_ipam.ipam.view import read_labels
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +28,14 @@ def missing_node(host: str) -> NoQualifiedPool:
         f"resource does not exist: Node({host}) with error: <nil>",
         "a pool is chosen by the node's labels; create the Node, or set `nodename` to its name",
     )
+
+
+def get_labels(store: Datastore, host: str) -> dict[str, str]:
+    """The labels of this node. Raises NoQualifiedPool if it has no Node record."""
+    labels = read_labels(store, host)
+    if labels is None:
+        raise missing_node(host)
+    return labels
 
 
 def make_default_pools(store: Datastore, wish: Wish, view: View) -> bool:

@@ -69,7 +69,8 @@ class _Removal:
         self.faults: list[CorruptRecord] = []
 
     def run(self) -> _Removal:
-        view = read_view(self.store, self.host, (), list(self.owners))
+        unneeded = ("node", "cluster", "reservations")
+        view = read_view(self.store, self.host, (), list(self.owners), without=unneeded)
         self.has_handles = bool(view.handles)
         # A broken pool is no reason to keep an address; a broken handle or block is.
         self.faults = [f for f in view.faults if f.key.startswith(keys.HANDLES)]

@@ -10,7 +10,7 @@ from cni_ipam.lean.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from cni_ipam.core.address import Cidr
     from cni_ipam.core.affinity import Affinity
@@ -34,7 +34,7 @@ class View:
     reservations: Reservations
     reservation_names: frozenset[str]
     config: IpamConfig
-    node_labels: dict[str, str] | None
+    node_labels: Mapping[str, str] | None
     is_ready: bool
     made_default_pools: frozenset[str]
     affinities: dict[Cidr, tuple[Affinity, int]]
@@ -55,57 +55,62 @@ def read_view(
     handle_ids: Sequence[str],
     kind: str = "host",
     default_pools: Iterable[str] = (),
+    without: Sequence[str] = (),
 ) -> View:
     """Everything but the blocks, in one request; of the `default_pools`, by name, whether they were
-    made. Without any only Calico's own keys are read: its etcd user may have no others."""
-    marker_ranges = [Range(keys.DEFAULT_POOLS_MADE + name) for name in default_pools]
-    affinity_ranges = [Range(keys.affinities_prefix(host, v, kind), prefix=True) for v in versions]
-    handle_ranges = [Range(keys.handle_key(handle_id)) for handle_id in handle_ids]
-    pools, reservations, config, node, cluster, *others = store.read(
-        [
-            Range(keys.POOLS, prefix=True),
-            Range(keys.RESERVATIONS, prefix=True),
-            Range(keys.CONFIG),
-            Range(keys.NODES + host),
-            Range(keys.CLUSTER_INFORMATION),
-            *affinity_ranges,
-            *handle_ranges,
-            *marker_ranges,
-        ]
-    )
+    made: without any only Calico's own keys are read, as its etcd user may have no others.
+
+    Of "node", "cluster" and "reservations" those in `without` are left out, as if absent."""
+    wanted = {
+        "pools": [Range(keys.POOLS, prefix=True)],
+        "reservations": [Range(keys.RESERVATIONS, prefix=True)],
+        "config": [Range(keys.CONFIG)],
+        "node": [Range(keys.NODES + host)],
+        "cluster": [Range(keys.CLUSTER_INFORMATION)],
+        "affinities": [Range(keys.affinities_prefix(host, v, kind), prefix=True) for v in versions],
+        "handles": [Range(keys.handle_key(handle_id)) for handle_id in handle_ids],
+        "made": [Range(keys.DEFAULT_POOLS_MADE + name) for name in default_pools],
+    }
+    for name in without:
+        wanted[name] = []
+    found = _read_named(store, wanted)
     faults: list[CorruptRecord] = []
-    affinities = [e for entries in others[: len(affinity_ranges)] for e in entries]
-    others = others[len(affinity_ranges) :]
-    handles = [e for entries in others[: len(handle_ranges)] for e in entries]
-    made = [e for entries in others[len(handle_ranges) :] for e in entries]
-    reserved = Reservations().plus(
-        [
-            c
-            for cidrs in codec.decode_all(codec.decode_reservation, reservations, faults)
-            for c in cidrs
-        ]
-    )
-    labels = codec.decode_all(codec.decode_labels, node, faults)
+    reserved = codec.decode_all(codec.decode_reservation, found["reservations"], faults)
+    labels = codec.decode_all(codec.decode_labels, found["node"], faults)
     return View(
-        pools=codec.decode_all(codec.decode_pool, pools, faults),
-        reservations=reserved,
-        reservation_names=frozenset([keys.last_part(entry.key) for entry in reservations]),
-        config=codec.decode_found_config(config),
+        pools=codec.decode_all(codec.decode_pool, found["pools"], faults),
+        reservations=Reservations().plus([cidr for cidrs in reserved for cidr in cidrs]),
+        reservation_names=frozenset([keys.last_part(entry.key) for entry in found["reservations"]]),
+        config=codec.decode_found_config(found["config"]),
         node_labels=labels[0] if labels else None,
-        is_ready=all(codec.decode_all(codec.is_ready, cluster, faults)),
-        made_default_pools=frozenset([keys.last_part(entry.key) for entry in made]),
+        is_ready=all(codec.decode_all(codec.is_ready, found["cluster"], faults)),
+        made_default_pools=frozenset([keys.last_part(entry.key) for entry in found["made"]]),
         affinities={
             affinity.cidr: (affinity, entry.revision)
-            for entry in affinities
+            for entry in found["affinities"]
             for affinity in codec.decode_all(codec.decode_affinity, [entry], faults)
         },
         handles={
             handle.id: (handle, entry.revision)
-            for entry in handles
+            for entry in found["handles"]
             for handle in codec.decode_all(codec.decode_handle, [entry], faults)
         },
         faults=faults,
     )
+
+
+def _read_named(store: Datastore, wanted: dict[str, list[Range]]) -> dict[str, list[Entry]]:
+    """The entries of all ranges under each name, in one request."""
+    answers = iter(store.read([one for ranges in wanted.values() for one in ranges]))
+    return {
+        name: [entry for _ in ranges for entry in next(answers)] for name, ranges in wanted.items()
+    }
+
+
+def read_labels(store: Datastore, host: str) -> dict[str, str] | None:
+    """The labels of a host's Node; None if there is none. Raises CorruptRecord."""
+    entries = store.read([Range(keys.NODES + host)])[0]
+    return codec.decode_labels(entries[0]) if entries else None
 
 
 def find_overlapping(store: Datastore, cidr: Cidr) -> list[Cidr]:

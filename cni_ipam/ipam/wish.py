@@ -35,7 +35,10 @@ class Wish:
     the attachment has already is part of the answer. `max_blocks` limits the blocks of the host in
     these pools below what the config says, `host_reserved` is what a new block keeps for its host,
     and `kind` is `virtual` for load balancers, which have no Node. With `max_per_handle` the handle
-    gets no more than that of a family; what it has, on any node, is the answer then."""
+    gets no more than that of a family; what it has, on any node, is the answer then.
+
+    A frugal one is for stores in which each record is a request of its own: the handle is read once
+    its creation was refused, the Node when a selector asks for labels or a block is claimed."""
 
     host: str
     handle: str
@@ -57,6 +60,7 @@ class Wish:
     host_reserved: tuple[int, int] = (0, 0)
     kind: str = "host"
     repeats: bool = True
+    is_frugal: bool = False
 
     @property
     def versions(self) -> tuple[int, ...]:

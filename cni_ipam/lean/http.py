@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from cni_ipam.lean.tls import Tls
 
+NO_CONTENT = 204
 MAX_HEADER_BYTES = 65_536
 MAX_BODY_BYTES = 1 << 30
 _CHUNK_BYTES = 65_536
@@ -76,11 +77,22 @@ class Credentials:
 
 
 @record
+class Request:
+    """What is asked: `headers` are further ones, as whole lines."""
+
+    method: str
+    path: str
+    headers: str = ""
+    body: bytes = b""
+
+
+@record
 class Answer:
-    """A server's answer: the status and the body."""
+    """A server's answer; the names of its `fields` are in lower case."""
 
     status: int
     body: bytes
+    fields: dict[str, str]
 
 
 class Connection:
@@ -94,16 +106,14 @@ class Connection:
         self._buffer = b""
         self._is_interrupted = False
 
-    def post(
-        self, path: str, headers: str, body: bytes, connect_seconds: float, deadline: float
-    ) -> Answer:
-        """Send `body` with further `headers` (whole lines), and wait for the answer until the
-        monotonic clock shows `deadline`; connecting may take `connect_seconds` of that. Raises
-        Failed."""
-        self._send(path, headers, body, connect_seconds, deadline)
+    def ask(self, request: Request, connect_seconds: float, deadline: float) -> Answer:
+        """The answer, if it comes before the monotonic clock shows `deadline`; connecting may take
+        `connect_seconds` of that. Raises Failed."""
+        self._send(request, connect_seconds, deadline)
         try:
             status, fields = self._read_head(deadline)
-            answer = Answer(status, b"".join(self._read_body(fields, deadline)))
+            body = b"" if status == NO_CONTENT else b"".join(self._read_body(fields, deadline))
+            answer = Answer(status, body, fields)
         except OSError as error:
             raise self._fail(error, is_sent=True) from error
         if fields.get("connection", "").lower() == "close":
@@ -111,10 +121,10 @@ class Connection:
         return answer
 
     def stream(
-        self, path: str, headers: str, body: bytes, connect_seconds: float, deadline: float
+        self, request: Request, connect_seconds: float, deadline: float
     ) -> tuple[int, Iterator[bytes]]:
-        """As `post`, with the body in pieces as they come, however long that takes."""
-        self._send(path, headers, body, connect_seconds, deadline)
+        """Status and body as of `ask`, the body in pieces as they come, however long that takes."""
+        self._send(request, connect_seconds, deadline)
         try:
             status, fields = self._read_head(deadline)
         except OSError as error:
@@ -137,19 +147,17 @@ class Connection:
             except OSError:  # it has ended by itself
                 return
 
-    def _send(
-        self, path: str, headers: str, body: bytes, connect_seconds: float, deadline: float
-    ) -> None:
+    def _send(self, request: Request, connect_seconds: float, deadline: float) -> None:
         host = str(self.endpoint).partition("://")[2]
-        fields = f"Host: {host}\r\n{headers}Content-Length: {len(body)}\r\n"
-        head = f"POST {path} HTTP/1.1\r\n{fields}\r\n"
+        fields = f"Host: {host}\r\n{request.headers}Content-Length: {len(request.body)}\r\n"
+        head = f"{request.method} {request.path} HTTP/1.1\r\n{fields}\r\n"
         try:
             if self._socket is None:
                 self._connect(min(time.monotonic() + connect_seconds, deadline))
         except OSError as error:
             raise self._fail(error, is_sent=False) from error
         try:
-            self._write(head.encode() + body, deadline)
+            self._write(head.encode() + request.body, deadline)
         except OSError as error:
             raise self._fail(self._find_refusal() or error, is_sent=True) from error
 

@@ -5,20 +5,17 @@ from __future__ import annotations
 from cni_ipam.cni.result import AssignedAddress, add_result, pass_through, print_result
 from cni_ipam.core.gateway import gateway_of, prefix_of
 from cni_ipam.core.moment import go_time
-from cni_ipam.errors import NetconfError, RouteError
+from cni_ipam.errors import RouteError
 from cni_ipam.ipam.assign import assign
-from cni_ipam.ipam.wish import Wish
 from cni_ipam.lean import log
-from cni_ipam.plugin.context import random_seed
 from cni_ipam.plugin.recorded import hold_blocks, holds_blocks
+from cni_ipam.plugin.wish import find_asked, make_wish
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from cni_ipam.core.address import Address
     from cni_ipam.core.block import Attribute
-    from cni_ipam.ipam.wish import Assigned, Outcome
+    from cni_ipam.ipam.wish import Assigned, Outcome, Wish
     from cni_ipam.plugin.context import Context
 
 
@@ -30,8 +27,11 @@ def add(context: Context) -> str:
         from cni_ipam.plugin.chain import add_routes
 
         return print_result(pass_through(add_routes(context), context.netconf.cni_version))
+    asked = find_asked(context)
+    if asked.without_ipam:
+        return _answer_without_ipam(context, asked.without_ipam)
     with context.lock():
-        wish = make_wish(context)
+        wish = make_wish(context, asked)
         outcome = assign(context.store(), wish)
         route(context, wish, outcome)
     for fault in outcome.faults:
@@ -40,55 +40,6 @@ def add(context: Context) -> str:
         log.info("assigned", address=one.address, block=one.block, handle=wish.handle)
     answer = [_answer(context, one) for one in outcome.assigned]
     return print_result(add_result(context.netconf.cni_version, answer))
-
-
-def make_wish(context: Context) -> Wish:
-    """What this call asks for. Raises NetconfError for a family that the network does not have."""
-    netconf = context.netconf
-    calico = netconf.called_as == "calico-ipam"
-    fixed = _fixed_addresses(context)
-    families = {4: netconf.ipv4, 6: netconf.ipv6}
-    if not fixed and not any(families.values()):
-        raise NetconfError(
-            "both families are switched off for this network",
-            'set ipam.assign_ipv4 or ipam.assign_ipv6 to "true"',
-        )
-    for address in fixed:
-        if not families[address.version] and not calico:
-            raise NetconfError(
-                f"address {address} is requested, but IPv{address.version} is off for this network",
-                f'set ipam.assign_ipv{address.version} to "true"',
-            )
-    free = {v for v in families if all(address.version != v for address in fixed)}
-    # Calico's main plugin asks once for each fixed address, and wants nothing else then.
-    wanted = {v: 1 for v, on in families.items() if on and v in free and not (calico and fixed)}
-    embedded = netconf.datastore.kind == "sqlite"
-    makes_pools = embedded or netconf.create_default_pools
-    return Wish(
-        host=netconf.node_name,
-        handle=context.handle,
-        owner={**context.owner(), "timestamp": go_time(context.now)},
-        now=context.now,
-        seed=random_seed(),
-        counts=wanted,
-        pools={4: netconf.ipv4_pools, 6: netconf.ipv6_pools},
-        fixed=fixed,
-        gateway=netconf.gateway,
-        default_pools=_default_pools(context) if makes_pools else (),
-        makes_node=embedded,
-        heeds_ready=not calico,
-    )
-
-
-def _fixed_addresses(context: Context) -> tuple[Address, ...]:
-    """The requested addresses: the netconf's, else the `IP=` of CNI_ARGS (CNI's conventions)."""
-    if context.netconf.requested:
-        return context.netconf.requested
-    return () if context.arguments.ip is None else (context.arguments.ip,)
-
-
-def _default_pools(context: Context) -> tuple[tuple[str, Mapping[str, object]], ...]:
-    return tuple((pool.name, pool.spec) for pool in context.netconf.default_pools)
 
 
 def route(context: Context, wish: Wish, outcome: Outcome) -> None:
@@ -114,6 +65,15 @@ def _give_back(context: Context, wish: Wish) -> None:
         return wish.is_mine(owner) and owner.get("timestamp") == stamp
 
     release(context.store(), wish.host, {wish.handle: is_of_this_call}, wish.now)
+
+
+def _answer_without_ipam(context: Context, addresses: tuple[Address, ...]) -> str:
+    """The result for a pod that brings its addresses along (`ipAddrsNoIpam`): nothing is recorded,
+    so DEL will find nothing and succeed."""
+    for address in addresses:
+        log.info("answered_without_ipam", address=address)
+    answer = [AssignedAddress(address, address.host_cidr.prefix) for address in addresses]
+    return print_result(add_result(context.netconf.cni_version, answer))
 
 
 def _answer(context: Context, one: Assigned) -> AssignedAddress:

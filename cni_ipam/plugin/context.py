@@ -6,7 +6,7 @@ import posix
 import time
 
 from cni_ipam.core.handle import handle_id
-from cni_ipam.datastore.open import open_datastore
+from cni_ipam.datastore.open import open_api, open_datastore
 from cni_ipam.lean.lock import HostLock
 from cni_ipam.workload.arguments import parse_arguments
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cni_ipam.cni.netconf import Netconf
     from cni_ipam.cni.request import Request
     from cni_ipam.core.block import Attribute
+    from cni_ipam.datastore.kubernetes_client import KubernetesClient
     from cni_ipam.datastore.port import Datastore
     from cni_ipam.routes.plan import Routes
 
@@ -31,6 +32,7 @@ class Context:
         self.handle = handle_id(netconf.name, request.container_id)
         self._now = 0
         self._store: Datastore | None = None
+        self._api: KubernetesClient | None = None
         self._routes: Routes | None = None
 
     @property
@@ -52,8 +54,19 @@ class Context:
                 create=self.request.command == "ADD",
                 limit_seconds=limit_seconds,
                 is_short_lived=True,
+                api=self.api(limit_seconds)
+                if self.netconf.datastore.kind == "kubernetes"
+                else None,
             )
         return self._store
+
+    def api(self, limit_seconds: float | None = None) -> KubernetesClient | None:
+        """The API server, by one connection for records, pods and namespaces; None where none is
+        configured."""
+        settings = self.netconf.datastore.kubernetes
+        if self._api is None and settings is not None:
+            self._api = open_api(settings, limit_seconds=limit_seconds, is_short_lived=True)
+        return self._api
 
     def routes(self) -> Routes:
         """The kernel's routes."""
@@ -64,8 +77,8 @@ class Context:
         return self._routes
 
     def close(self) -> None:
-        """Let go of the datastore and the kernel."""
-        for door in (self._store, self._routes):
+        """Let go of the datastore, the API server and the kernel."""
+        for door in (self._store, self._api, self._routes):
             if door is not None:
                 door.close()
 

@@ -13,6 +13,7 @@ from cni_ipam import __version__
 from cni_ipam.cni.netconf import parse_netconf
 from cni_ipam.cni.request import ABOUT, read_request, read_standard_input, read_variable
 from cni_ipam.cni.result import error_document
+from cni_ipam.cni.settings import HandOver
 from cni_ipam.cni.version import version_reply
 from cni_ipam.errors import (
     CniIpamError,
@@ -102,6 +103,10 @@ def _read_netconf(request: Request, called_as: str, environ: Mapping[bytes, byte
     name = CALICO_NAME if called_as == CALICO_NAME else "cni-ipam"
     try:
         return parse_netconf(request, name, environ)
+    except HandOver as wish:
+        from cni_ipam.plugin.hand_over import hand_over
+
+        hand_over(str(wish), request.stdin, name, environ)
     except NetworkNameInvalid:
         raise
     except NetconfError as error:

@@ -29,7 +29,8 @@ class Recorded:
 def find_recorded(context: Context) -> Recorded:
     """What is recorded under the attachment's handle. Raises CorruptRecord."""
     host = context.netconf.node_name
-    view = read_view(context.store(), host, (), [context.handle])
+    unneeded = ("node", "cluster", "reservations")
+    view = read_view(context.store(), host, (), [context.handle], without=unneeded)
     view.require(keys.handle_key(context.handle))
     faults: list[CorruptRecord] = []
     cidrs = [cidr for handle, _ in view.handles.values() for cidr in handle.blocks]

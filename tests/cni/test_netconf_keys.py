@@ -125,7 +125,7 @@ def test_keys_match_as_in_go(netconf_of):
 
 def test_unknown_keys_are_ignored_at_both_levels(netconf_of):
     """The upper plugin's keys come along, and Calico's that its main plugin reads."""
-    unknown = {"mtu": "a lot", "mode": 5, "feature_control": [], "capabilities": {"ips": True}}
+    unknown = {"mtu": "a lot", "mode": 5, "mtu_file": [], "capabilities": {"ips": True}}
     netconf = netconf_of(**unknown, ipam={"type": "cni-ipam", "ranges": [[{}]], **unknown})
     assert netconf_of() == netconf
 

@@ -20,7 +20,7 @@ ENDPOINTS = "https://10.0.0.1:2379, https://10.0.0.2:2379,"
     [
         ({}, {}, "sqlite"),
         ({"etcd_endpoints": ENDPOINTS}, {}, "etcdv3"),
-        ({"kubernetes": {"kubeconfig": "/etc/kubeconfig"}}, {}, "kubernetes"),
+        ({"kubernetes": {"k8s_api_root": "https://10.0.0.1"}}, {}, "kubernetes"),
         ({"kubernetes": {}}, {}, "kubernetes"),
         ({"etcd_endpoints": ENDPOINTS, "kubernetes": {}}, {}, "etcdv3"),
         ({"datastore_type": "kubernetes", "etcd_endpoints": ENDPOINTS}, {}, "kubernetes"),
@@ -86,18 +86,76 @@ def test_what_another_datastore_needs_does_not_stop_a_removal(kind, keys):
     assert kind == parse_datastore(fields, {}, embedded=True, for_removal=True).kind
 
 
+ROOT = {"k8s_api_root": "https://10.0.0.1:6443"}
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "etcdv3", "kubernetes"])
+@pytest.mark.parametrize("keys", [{"kubernetes": ROOT}, {"policy": ROOT}])
+def test_an_api_server_is_known_whatever_the_datastore(netconf_of, kind, keys):
+    """For the annotations."""
+    datastore = netconf_of(datastore_type=kind, etcd_endpoints=ENDPOINTS, **keys).datastore
+    assert "https://10.0.0.1:6443" == str(datastore.kubernetes.server)
+
+
 @pytest.mark.parametrize(
-    ("keys", "environ", "expected"),
+    ("keys", "environ"),
     [
-        ({"kubernetes": {"kubeconfig": "/a"}}, {"KUBECONFIG": "/b"}, "/a"),
-        ({"kubernetes": {"kubeconfig": "/a"}}, {"CALICO_KUBECONFIG": "/c"}, "/c"),
-        ({}, {"KUBECONFIG": "/b"}, "/b"),
-        ({}, {}, ""),
+        ({}, {}),
+        ({}, {"KUBECONFIG": "/absent", "K8S_API_ENDPOINT": "https://10.0.0.1"}),
+        ({"kubernetes": {}}, {}),
+        ({"policy": {"type": "k8s"}}, {}),
+        ({"policy": {"type": ""}}, {"KUBECONFIG": "/absent"}),
+        ({"kubernetes": {"node_name": "n", "qps": "x"}, "qps": 5, "burst": []}, {}),
     ],
 )
-def test_the_kubeconfig_is_found_as_the_rest(netconf_of, keys, environ, expected):
-    """It stands inside of `kubernetes`."""
-    assert expected == netconf_of(**keys, environ=environ).datastore.kubeconfig
+@pytest.mark.parametrize("kind", ["sqlite", "etcdv3"])
+def test_nobody_needs_an_api_server_beside_another_datastore(netconf_of, kind, keys, environ):
+    """Unless the netconf tells of one, what the environment says is for others."""
+    keys = {"datastore_type": kind, "etcd_endpoints": ENDPOINTS, **keys}
+    assert netconf_of(**keys, environ=environ).datastore.kubernetes is None
+
+
+def test_kubernetes_as_the_datastore_takes_what_the_environment_says(netconf_of):
+    """As Calico's client."""
+    environ = {"K8S_API_ENDPOINT": "https://10.0.0.1"}
+    datastore = netconf_of(datastore_type="kubernetes", environ=environ).datastore
+    assert "https://10.0.0.1:443" == str(datastore.kubernetes.server)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "etcdv3"])
+@pytest.mark.parametrize(
+    "said", [{"kubeconfig": "/absent"}, {"kubeconfig": 7}, {"k8s_api_root": "ftp://x"}]
+)
+def test_a_removal_from_another_datastore_has_no_use_for_an_api_server(netconf_of, kind, said):
+    """So nothing about it stops that; it stops an ADD."""
+    keys = {"datastore_type": kind, "etcd_endpoints": ENDPOINTS, "kubernetes": said}
+    assert netconf_of(**keys, command="DEL").datastore.kubernetes is None
+    with pytest.raises((NetconfError, InputOutputError)):
+        netconf_of(**keys)
+
+
+def test_who_reads_no_annotations_is_told_of_no_api_server():
+    """An operator may have no right to read the kubeconfig."""
+    fields = Fields((("", {"datastore_type": "sqlite", "kubernetes": {"kubeconfig": "/absent"}}),))
+    found = parse_datastore(fields, {}, embedded=True, reads_annotations=False)
+    assert found.kubernetes is None
+
+
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [
+        ({"kubernetes": "here"}, r"Go struct field NetConf\.kubernetes of type struct"),
+        ({"policy": ["k8s"]}, r"Go struct field NetConf\.policy of type struct"),
+        ({"kubernetes": {"kubeconfig": 1}}, r"NetConf\.kubernetes\.kubeconfig of type string"),
+        ({"policy": {"k8s_api_root": 1}}, r"NetConf\.policy\.k8s_api_root of type string"),
+        ({"kubernetes": {}, "policy": {"k8s_auth_token": 1}}, r"policy\.k8s_auth_token of type"),
+        ({"kubernetes": {}, "calico_api_group": 1}, r"NetConf\.calico_api_group of type string"),
+    ],
+)
+def test_a_wrong_type_of_what_calico_reads_is_told_in_its_words(netconf_of, keys, named):
+    """Also where the datastore is another one."""
+    with pytest.raises(NetconfError, match=named):
+        netconf_of(datastore_type="sqlite", **keys)
 
 
 @pytest.mark.parametrize("kind", ["memory", "etcd", "SQLITE"])

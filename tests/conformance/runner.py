@@ -10,7 +10,14 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from . import autoassign, cni_protocol, ippool_validation, ipreservation_validation, selectors
+from . import (
+    autoassign,
+    cni_k8s,
+    cni_protocol,
+    ippool_validation,
+    ipreservation_validation,
+    selectors,
+)
 from .departures import find_skip
 
 if TYPE_CHECKING:
@@ -25,6 +32,7 @@ RUNNERS: dict[str, Callable[[Row], list[str]]] = {
     "ipreservation-validation.json": ipreservation_validation.run_row,
     "autoassign.json": autoassign.run_row,
     "cni-protocol.json": cni_protocol.run_row,
+    "cni-k8s.json": cni_k8s.run_row,
 }
 
 

@@ -14,6 +14,7 @@ from .runner import RUNNERS
 TABLES = Path(__file__).resolve().parent / "tables"
 PURE = (
     "autoassign.json",
+    "cni-k8s.json",
     "selectors.json",
     "ippool-validation.json",
     "ipreservation-validation.json",

@@ -200,15 +200,16 @@ def test_field_names_are_matched_as_go_does(node):
     assert ["http://a:1"] == endpoints_of(node.finds().datastore)
 
 
+INLINE = """\
+clusters: [{name: c1, cluster: {server: "https://10.0.0.7:6443"}}]
+contexts: [{name: here, context: {cluster: c1}}]
+"""
 KUBERNETES = {
     "datastoreType": "kubernetes",
-    "kubeconfig": "/home/me/.kube/config",
-    "kubeconfigInline": "x",
-    "k8sAPIEndpoint": "https://10.0.0.1:6443",
+    "kubeconfigInline": INLINE,
     "k8sKeyFile": "/key",
     "k8sCertFile": "/cert",
-    "k8sCAFile": "/ca",
-    "k8sAPIToken": "hush",
+    "k8sAPIToken": "sesame",
     "k8sInsecureSkipTLSVerify": True,
     "k8sClientQPS": 1.5,
     "k8sClientBurst": 7,
@@ -218,30 +219,84 @@ KUBERNETES = {
 }
 
 
-def test_the_keys_of_kubernetes_are_known(node):
+def test_a_config_file_has_all_of_kubernetes_that_calicoctl_takes(node):
     """Each of its own type."""
     node.has_config(**KUBERNETES)
     found = node.finds().datastore
-    assert ("kubernetes", "/home/me/.kube/config", None) == (
-        found.kind,
-        found.kubeconfig,
-        found.etcd,
-    )
+    assert ("kubernetes", None) == (found.kind, found.etcd)
+    server = found.kubernetes
+    assert ("https://10.0.0.7:6443", True) == (str(server.server), server.is_insecure)
+    assert ("sesame", "crd.projectcalico.org/v1") == (server.token, server.group)
+    assert Credentials("", "/cert", "/key") == server.credentials
+
+
+def test_a_config_file_may_name_the_server_and_its_ca(node):
+    """Without a kubeconfig."""
+    node.has_config(k8sAPIEndpoint="https://10.0.0.1:6443", k8sCAFile="/ca")
+    found = node.finds().datastore
+    assert ("kubernetes", "https://10.0.0.1:6443") == (found.kind, str(found.kubernetes.server))
+    assert Credentials("/ca") == found.kubernetes.credentials
+
+
+def kubeconfig_at(path, server="https://10.0.0.7:6443"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"current-context: here\n{INLINE}".replace("https://10.0.0.7:6443", server))
+    return str(path)
 
 
 @pytest.mark.parametrize(
     ("spec", "kind"),
     [
         ({}, "sqlite"),
-        ({"kubeconfig": "/c"}, "kubernetes"),
-        ({"etcdEndpoints": "http://a:1", "kubeconfig": "/c"}, "etcdv3"),
+        ({"kubeconfig": "…"}, "kubernetes"),
+        ({"etcdEndpoints": "http://a:1", "kubeconfig": "…"}, "etcdv3"),
         ({"datastoreType": "kubernetes", "etcdEndpoints": "http://a:1"}, "kubernetes"),
+        ({"datastoreType": "sqlite", "kubeconfig": "/absent"}, "sqlite"),
     ],
 )
-def test_without_a_type_the_keys_of_the_config_file_tell(node, spec, kind):
+def test_without_a_type_the_keys_of_the_config_file_tell(node, tmp_path, spec, kind):
     """As in a network configuration."""
-    node.has_config(**spec)
-    assert kind == node.finds().datastore.kind
+    path = kubeconfig_at(tmp_path / "kubeconfig")
+    node.has_config(**{key: path if value == "…" else value for key, value in spec.items()})
+    found = node.finds({"HOME": "/nowhere"}).datastore
+    assert kind == found.kind
+    assert (kind == "kubernetes" and "kubeconfig" in spec) == bool(found.kubernetes)
+
+
+def test_the_operators_own_kubeconfig_serves_where_nothing_is_said(node, tmp_path):
+    """As with calicoctl; but sqlite is what we take where not even the kind is said."""
+    kubeconfig_at(tmp_path / ".kube" / "config")
+    home = {"HOME": str(tmp_path)}
+    found = node.finds(home, datastore_type="kubernetes").datastore
+    assert "https://10.0.0.7:6443" == str(found.kubernetes.server)
+    assert found == node.finds({**home, "DATASTORE_TYPE": "kubernetes"}).datastore
+    assert "sqlite" == node.finds(home).datastore.kind
+
+
+def test_a_variable_goes_before_the_operators_own_kubeconfig(node, tmp_path):
+    """KUBECONFIG says which, once Kubernetes is asked for."""
+    kubeconfig_at(tmp_path / ".kube" / "config")
+    other = kubeconfig_at(tmp_path / "other", "https://other")
+    environ = {"HOME": str(tmp_path), "KUBECONFIG": other}
+    found = node.finds(environ, datastore_type="kubernetes").datastore
+    assert "https://other:443" == str(found.kubernetes.server)
+
+
+def test_a_kubeconfig_with_a_plugin_serves_as_well(node, tmp_path):
+    """The full program has what it takes."""
+    plugin = tmp_path / "plugin"
+    answer = {"apiVersion": "x/v1", "kind": "ExecCredential", "status": {"token": "sesame"}}
+    plugin.write_text(f"#!/bin/sh\necho '{json.dumps(answer)}'\n")
+    plugin.chmod(0o755)
+    user = {"exec": {"apiVersion": "x/v1", "command": str(plugin)}}
+    document = {
+        "current-context": "here",
+        "clusters": [{"name": "c", "cluster": {"server": "https://10.0.0.1"}}],
+        "users": [{"name": "u", "user": user}],
+        "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}],
+    }
+    node.has_config(kubeconfigInline=json.dumps(document))
+    assert "sesame" == node.finds().datastore.kubernetes.token
 
 
 @pytest.mark.parametrize(

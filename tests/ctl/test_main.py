@@ -11,17 +11,19 @@ import pytest
 from cni_ipam import __version__
 from cni_ipam.agent import main as agent
 from cni_ipam.cni.etcd_settings import EtcdSettings
+from cni_ipam.cni.kubernetes_settings import ApiServer, KubernetesSettings
 from cni_ipam.cni.settings import DatastoreSettings
 from cni_ipam.ctl import main as ctl
 from cni_ipam.ctl.cluster import set_ready
 from cni_ipam.ctl.main import with_shared_options_first
 from cni_ipam.datastore import codec, keys
 from cni_ipam.datastore.etcd import EtcdDatastore
+from cni_ipam.datastore.kubernetes import KubernetesDatastore
 from cni_ipam.datastore.memory import MemoryDatastore
 from cni_ipam.datastore.open import open_datastore
 from cni_ipam.datastore.port import ABSENT, Range, Write
 from cni_ipam.datastore.sqlite import SqliteDatastore
-from cni_ipam.errors import NetconfError, UnsupportedError
+from cni_ipam.errors import NetconfError
 from cni_ipam.lean.http import Endpoint
 from tests.ctl.conftest import NOW
 
@@ -64,17 +66,6 @@ def test_help_is_no_error(operator):
     assert operator.types_bare("--help").out.startswith("Usage: ipamctl ")
     assert "show" in operator.types_bare("ipam").out
     assert (0, 0) == (operator.types_bare("--help").status, operator.types_bare("ipam").status)
-
-
-@pytest.mark.parametrize("words", [("get", "pool"), ("ipam", "show"), ("version",)])
-def test_a_datastore_of_a_later_release_is_refused(operator, words):
-    """Told as what it is, not as an error of the command."""
-    result = operator.types_bare("--datastore-type", "kubernetes", *words)
-    expected = (
-        '"datastore_type" is "kubernetes", which this release does not serve\n'
-        'use "etcdv3" with "etcd_endpoints", or "sqlite" with "sqlite_path"\n'
-    )
-    assert (1, expected) == (result.status, result.err)
 
 
 def test_a_file_that_is_no_datastore_is_told_without_a_trace(operator):
@@ -146,17 +137,19 @@ def test_upgrade_of_an_older_datastore(pool, monkeypatch):
 
 
 def test_the_table_of_adapters(tmp_path):
-    """Two that are there, one that is to come, one that nobody knows. None is asked anything."""
+    """Those that are there, and one that nobody knows. None is asked anything."""
     path = str(tmp_path / "ipam.db")
     etcd = EtcdSettings((Endpoint("http", "192.0.2.1", 2379),))
+    server = KubernetesSettings(ApiServer("https", "192.0.2.1", 6443))
     for settings, adapter in (
         (DatastoreSettings("sqlite", path), SqliteDatastore),
         (DatastoreSettings("etcdv3", path, etcd), EtcdDatastore),
+        (DatastoreSettings("kubernetes", path, None, server), KubernetesDatastore),
     ):
         store = open_datastore(settings)
         assert isinstance(store, adapter)
         store.close()
-    with pytest.raises(UnsupportedError, match="kubernetes"):
+    with pytest.raises(NetconfError, match="no configuration has been provided"):
         open_datastore(DatastoreSettings("kubernetes", path))
     with pytest.raises(NetconfError, match="unknown datastore type: mysql"):
         open_datastore(DatastoreSettings("mysql", path))

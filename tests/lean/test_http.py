@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni_ipam.lean.http import MAX_HEADER_BYTES, Answer, Connection, Endpoint, Failed
+from cni_ipam.lean.http import MAX_HEADER_BYTES, Answer, Connection, Endpoint, Failed, Request
 from tests.lean.servers import HANG_UP, RESET, SILENCE, ScriptedServer, answer, chunked
 
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ def soon(seconds: float = 20.0) -> float:
 
 
 def post(connection: Connection, body: bytes = b"{}", deadline: float | None = None) -> Answer:
-    return connection.post("/p", "", body, 5.0, soon() if deadline is None else deadline)
+    request = Request("POST", "/p", "", body)
+    return connection.ask(request, 5.0, soon() if deadline is None else deadline)
 
 
 def fail(*script: bytes, seconds: float = 20.0) -> Failed:
@@ -38,13 +39,14 @@ def test_a_request_is_answered() -> None:
     """Method, path, host, further headers and length are sent; status and body come back."""
     with ScriptedServer([answer(b"hello", "404 Not Found")]) as server:
         connection = Connection(server.endpoint)
-        got = connection.post("/v3/x", "Authorization: t\r\n", b"body", 5.0, soon())
+        request = Request("POST", "/v3/x", "Authorization: t\r\n", b"body")
+        got = connection.ask(request, 5.0, soon())
         connection.close()
     host = f"127.0.0.1:{server.endpoint.port}"
     expected = (
         f"POST /v3/x HTTP/1.1\r\nHost: {host}\r\nAuthorization: t\r\nContent-Length: 4\r\n\r\nbody"
     )
-    assert Answer(404, b"hello") == got
+    assert Answer(404, b"hello", {"content-length": "5"}) == got
     assert [expected.encode()] == server.requests
 
 
@@ -180,7 +182,7 @@ def streaming() -> Iterator[Iterator[bytes]]:
     """A stream that has told one piece, and waits."""
     with ScriptedServer([chunked(b"one")[:-5]]) as server:
         connection = Connection(server.endpoint)
-        status, pieces = connection.stream("/w", "", b"{}", 5.0, soon())
+        status, pieces = connection.stream(Request("POST", "/w"), 5.0, soon())
         assert (200, b"one") == (status, next(pieces))
         yield connection, pieces
         connection.close()
@@ -202,4 +204,4 @@ def test_a_stream_interrupted_before_it_begins_does_not_begin() -> None:
         connection = Connection(server.endpoint)
         connection.interrupt()
         with pytest.raises(Failed, match="interrupted"):
-            connection.stream("/w", "", b"{}", 5.0, soon())
+            connection.stream(Request("POST", "/w"), 5.0, soon())

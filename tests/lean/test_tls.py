@@ -20,7 +20,7 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
 
-from cni_ipam.lean.http import Answer, Connection, Credentials, Endpoint, Failed
+from cni_ipam.lean.http import Answer, Connection, Credentials, Endpoint, Failed, Request
 from cni_ipam.lean.tls import BadCredentials, Tls
 from tests.lean.servers import answer
 
@@ -129,7 +129,7 @@ def ask(endpoint: Endpoint, credentials: Credentials) -> Answer:
     """What a server says to a new connection."""
     connection = Connection(endpoint, Tls(credentials))
     try:
-        return connection.post("/p", "", b"{}", 5.0, time.monotonic() + 10)
+        return connection.ask(Request("POST", "/p", "", b"{}"), 5.0, time.monotonic() + 10)
     finally:
         connection.close()
 
@@ -167,7 +167,9 @@ def write(folder: Path, name: str, text: str) -> str:
 def test_a_server_of_our_authority_is_asked(ours, leaf, newest):
     """By TLS 1.3, or by 1.2 where the server knows nothing newer; an address is a name, too."""
     with TlsServer(leaf, maximum_version=newest) as server:
-        assert Answer(200, b"hello") == ask(server.endpoint, Credentials(ca=ours.pem))
+        assert Answer(200, b"hello", {"content-length": "5"}) == ask(
+            server.endpoint, Credentials(ca=ours.pem)
+        )
 
 
 def test_a_client_shows_its_certificate(ours, leaf):
@@ -189,7 +191,10 @@ def test_certificates_may_lie_in_files(ours, leaf, tmp_path):
         for path in tmp_path.iterdir():
             path.unlink()
         connection = Connection(server.endpoint, tls)
-        assert b"hello" == connection.post("/p", "", b"{}", 5, time.monotonic() + 10).body
+        assert (
+            b"hello"
+            == connection.ask(Request("POST", "/p", "", b"{}"), 5, time.monotonic() + 10).body
+        )
         connection.close()
 
 
@@ -287,7 +292,7 @@ def test_a_refusal_is_heard_also_before_the_request_is_written(ours, leaf):
     with TlsServer(leaf, ours) as server:
         connection = Connection(server.endpoint, Slow(Credentials(ca=ours.pem)))
         with pytest.raises(Failed) as caught:
-            connection.post("/p", "", b"{}", 5.0, time.monotonic() + 10)
+            connection.ask(Request("POST", "/p", "", b"{}"), 5.0, time.monotonic() + 10)
     assert "the server refuses our certificate: certificate required" == caught.value.why
 
 

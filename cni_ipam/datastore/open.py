@@ -27,7 +27,7 @@ def open_datastore(
 
     With `create` false a store that does not exist is never made. `limit_seconds` is how long to
     wait for one that is busy or away, by default as long as a runtime does. `api` is a client that
-    is there already. Raises NetconfError for a kind that nobody knows, or that is not configured."""
+    is there already. Raises NetconfError for a kind that nobody knows or that isn't configured."""
     if settings.kind == "sqlite":
         from cni_ipam.datastore.sqlite import SqliteDatastore
 

@@ -1,4 +1,4 @@
-"""Wishes for stores in which each record is a request of its own: what may not matter is not read."""
+"""Wishes for stores where each record is a request: what may not matter is not read."""
 
 from __future__ import annotations
 

@@ -52,4 +52,4 @@ lint: setup  ## ruff, mypy, shellcheck
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	shellcheck packaging/*.sh
+	shellcheck packaging/*.sh integration/cluster/*.sh integration/kind/*.sh integration/containerlab/*.sh

@@ -1,7 +1,8 @@
 """`make bench`: ADD and DEL of the bundle against its peers, in one run; `--rounds N` for more.
 
-Two races: on the embedded datastore against `host-local`, and on etcd, with and without TLS, also
-against Go's `calico-ipam` where PEER_CALICO_IPAM names it. The servers are started here.
+Three races: on the embedded datastore against `host-local`; on etcd, with and without TLS, and on
+an API server of Kubernetes also against Go's `calico-ipam` where PEER_CALICO_IPAM names it. The
+servers are started here.
 
 Every contestant has its own network, containers and data, all on one file system, with some
 addresses held throughout. In each round each of them does one ADD, in random order, and then one
@@ -36,8 +37,11 @@ from bench.contestant import (
     make_embedded,
     make_floor,
     make_on_etcd,
+    make_on_kubernetes,
     make_reference,
 )
+from bench.kubernetes import find_obstacle as find_api_obstacle
+from bench.kubernetes import start_api_server
 from bench.scale import measure_scale, print_scale
 from cni_ipam.lean.record import record
 from integration.etcd.certificates import make_certificates
@@ -50,6 +54,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from bench.contestant import Contestant
+    from bench.kubernetes import ApiServer
 
     Json = dict[str, Any]
 
@@ -58,7 +63,7 @@ ROUNDS = 100
 WARM_UP = 5
 STANDING = 20
 AT_ONCE = 16
-TIME_LIMIT_SECONDS = 60.0
+TIME_LIMIT_SECONDS = 45.0
 VERBS = ("ADD", "DEL")
 FLOOR = "floor"
 ETCD_VERSION = "3.4"
@@ -189,31 +194,52 @@ class Race:
 
 def measure(rounds: int) -> list[Json]:
     """The races; nothing is left of them. Raises BenchFailed, OSError."""
+    peer = os.environ.get("PEER_CALICO_IPAM")
     with _own_machine() as (folder, netns):
         embedded, floor = folder / "embedded", folder / "floor"
         contestants = [make_embedded(embedded, netns), make_reference(embedded, netns)]
         summaries = _run(Race("sqlite", contestants, REFERENCE, make_floor(floor, netns)), rounds)
-        secrets = folder / "certificates"
-        secrets.mkdir(0o700)
-        certificates = make_certificates(secrets)
-        with (
-            Cluster(ETCD_VERSION, folder / "plain") as plain,
-            Cluster(ETCD_VERSION, folder / "tls", tls=certificates) as tls,
-        ):
-            on_etcd, ours = folder / "on-etcd", BUNDLE / "calico-ipam"
-            contestants = [
-                make_on_etcd(on_etcd, netns, plain, "cni-ipam", ours, 96),
-                make_on_etcd(on_etcd, netns, tls, "cni-ipam-tls", ours, 95),
-                make_reference(on_etcd, netns),
-            ]
-            peer = os.environ.get("PEER_CALICO_IPAM")
-            if peer:
-                contestants += [
-                    make_on_etcd(on_etcd, netns, plain, PEER, Path(peer), 97),
-                    make_on_etcd(on_etcd, netns, tls, f"{PEER}-tls", Path(peer), 94),
-                ]
-            summaries += _run(Race("etcd", contestants, PEER if peer else REFERENCE), rounds)
+        with Cluster(ETCD_VERSION, folder / "etcd") as plain:
+            summaries += _measure_on_etcd(folder, netns, plain, peer, rounds)
+            if obstacle := find_api_obstacle():
+                print(f"bench: no race on Kubernetes: {obstacle}")
+                return summaries
+            plain.clear()
+            with start_api_server(folder, plain) as server:
+                summaries += _measure_on_kubernetes(folder, netns, server, peer, rounds)
     return summaries
+
+
+def _measure_on_etcd(
+    folder: Path, netns: str, plain: Cluster, peer: str | None, rounds: int
+) -> list[Json]:
+    secrets, on_etcd, ours = folder / "certificates", folder / "on-etcd", BUNDLE / "calico-ipam"
+    secrets.mkdir(0o700)
+    with Cluster(ETCD_VERSION, folder / "tls", tls=make_certificates(secrets)) as tls:
+        contestants = [
+            make_on_etcd(on_etcd, netns, plain, "cni-ipam", ours, 96),
+            make_on_etcd(on_etcd, netns, tls, "cni-ipam-tls", ours, 95),
+            make_reference(on_etcd, netns),
+        ]
+        if peer:
+            contestants += [
+                make_on_etcd(on_etcd, netns, plain, PEER, Path(peer), 97),
+                make_on_etcd(on_etcd, netns, tls, f"{PEER}-tls", Path(peer), 94),
+            ]
+        return _run(Race("etcd", contestants, PEER if peer else REFERENCE), rounds)
+
+
+def _measure_on_kubernetes(
+    folder: Path, netns: str, server: ApiServer, peer: str | None, rounds: int
+) -> list[Json]:
+    place, ours = folder / "on-kubernetes", BUNDLE / "calico-ipam"
+    contestants = [
+        make_on_kubernetes(place, netns, server, "cni-ipam", ours, 96),
+        make_reference(place, netns),
+    ]
+    if peer:
+        contestants.append(make_on_kubernetes(place, netns, server, PEER, Path(peer), 97))
+    return _run(Race("kubernetes", contestants, PEER if peer else REFERENCE), rounds)
 
 
 def _run(race: Race, rounds: int) -> list[Json]:

@@ -14,6 +14,7 @@ from integration.network import BUNDLE, TOOLS
 if TYPE_CHECKING:
     from typing import Any
 
+    from bench.kubernetes import ApiServer
     from integration.etcd.servers import Cluster
 
     Json = dict[str, Any]
@@ -120,6 +121,33 @@ def make_on_etcd(
             "etcd_cert_file": str(cluster.tls.client.cert),
             "etcd_key_file": str(cluster.tls.client.key),
         }
+    return Contestant(subject, program, netns, folder, netconf)
+
+
+def make_on_kubernetes(
+    folder: Path, netns: str, server: ApiServer, subject: str, program: Path, number: int
+) -> Contestant:
+    """A `calico-ipam`, ours or Go's, as a node of its own with a pool of its own."""
+    name = f"bench{number}"
+    spec = {
+        "cidr": f"10.{number}.0.0/16",
+        "blockSize": 26,
+        "nodeSelector": "all()",
+        "ipipMode": "Never",
+        "vxlanMode": "Never",
+    }
+    for version, kind, fields in (
+        ("v1", "Node", {}),
+        ("crd.projectcalico.org/v1", "IPPool", {"spec": spec}),
+    ):
+        server.apply({"apiVersion": version, "kind": kind, "metadata": {"name": name}} | fields)
+    netconf = _netconf(name, {"type": "calico-ipam", "ipv4_pools": [name]}) | {
+        "datastore_type": "kubernetes",
+        "kubernetes": {"kubeconfig": str(server.kubeconfig)},
+        "nodename": name,
+        "ipam_lock_file": str(folder / f"{name}.lock"),
+        "log_level": "error",
+    }
     return Contestant(subject, program, netns, folder, netconf)
 
 

@@ -31,6 +31,8 @@ wanted_packages() {
     missing iproute2 command -v ip
     missing iputils-ping command -v ping
     missing nftables command -v nft
+    missing curl command -v curl
+    missing jq command -v jq
     if [ "$python" = /usr/bin/python3 ]; then
         missing python3-venv "$python" -c 'import ensurepip, venv'
         missing "lib$(basename "$(readlink -f "$python")")" has_shared_library "$python"

@@ -127,7 +127,7 @@ def find_silent(nodes: list[Node], pods: list[Namespace], addresses: list[str]) 
 def collect(node: Node, cluster: Cluster, living: list[str | None]) -> dict[str, Any]:
     """A pod whose DEL never came, and the GC that a runtime sends to each plugin of the list."""
     conflist = json.loads((node.networks / f"{NETWORK}.conflist").read_text())
-    head = {"name": NETWORK, "cniVersion": conflist["cniVersion"]}
+    head = {"name": NETWORK, "cniVersion": conflist["cniVersions"][-1]}
     interface, ours = (head | plugin for plugin in conflist["plugins"])
     lost = node.call_plugin("ADD", interface, container="lost")
     assert lost.returncode == 0, lost.stdout

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cni_ipam.cni.result import AssignedAddress, add_result, pass_through, print_result
 from cni_ipam.core.gateway import gateway_of, prefix_of
 from cni_ipam.core.moment import go_time
-from cni_ipam.errors import RouteError
+from cni_ipam.errors import AllocationError, NetconfError, RouteError
 from cni_ipam.ipam.assign import assign
 from cni_ipam.lean import log
 from cni_ipam.plugin.recorded import hold_blocks, holds_blocks
@@ -22,7 +22,18 @@ if TYPE_CHECKING:
 def add(context: Context) -> str:
     """The result for stdout; all addresses are recorded and routed, or none is.
 
-    A repeated ADD of an attachment answers with the addresses that it has."""
+    A repeated ADD of an attachment answers with the addresses that it has. Of what pools or
+    annotations forbid the pod gets an event."""
+    try:
+        return _add(context)
+    except (AllocationError, NetconfError) as error:
+        from cni_ipam.plugin.event import tell
+
+        tell(context, error)
+        raise
+
+
+def _add(context: Context) -> str:
     if context.netconf.chained:
         from cni_ipam.plugin.chain import add_routes
 

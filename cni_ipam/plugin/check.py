@@ -9,6 +9,7 @@ from cni_ipam.routes.plan import wanted_blackholes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cni_ipam.core.address import Address
     from cni_ipam.plugin.context import Context
     from cni_ipam.plugin.recorded import Recorded
 
@@ -34,7 +35,8 @@ def check(context: Context) -> str:
 
 def _check_addresses(context: Context, recorded: Recorded) -> None:
     """Other plugins may have added addresses: ours must be among those of prevResult, no more."""
-    if not recorded.addresses:
+    expected = recorded.addresses or _find_without_ipam(context)
+    if not expected:
         raise CheckFailed(
             f"no address is recorded for {context.request.ifname} of {context.handle}",
             "the allocation was released behind the pod's back; the pod must be made again",
@@ -42,9 +44,26 @@ def _check_addresses(context: Context, recorded: Recorded) -> None:
     if context.netconf.prev_result is None:
         return
     reported = [a for a, _ in parse_prev_result(context.netconf.prev_result).addresses]
-    for address in recorded.addresses:
+    for address in expected:
         if address not in reported:
+            how = "recorded" if recorded.addresses else "asked for (ipAddrsNoIpam)"
             raise CheckFailed(
-                f"{address} is recorded for {context.handle}, but prevResult does not have it",
+                f"{address} is {how} for {context.handle}, but prevResult does not have it",
                 f"prevResult has {', '.join(map(str, reported)) or 'no address'}",
             )
+
+
+def _find_without_ipam(context: Context) -> tuple[Address, ...]:
+    """The addresses that ADD answered with and recorded nowhere, as far as the runtime tells: an
+    API server is not asked by CHECK."""
+    texts = context.netconf.pod_annotations
+    if not texts or not context.netconf.ip_addrs_no_ipam or not context.netconf.heeds_annotations:
+        return ()
+    from cni_ipam.workload.annotations import Annotations, parse_pod
+
+    said = parse_pod(
+        Annotations("the pod", texts),
+        ip_addrs_no_ipam=True,
+        floating_ips=context.netconf.floating_ips,
+    )
+    return said.without_ipam

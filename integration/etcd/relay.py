@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 PIECE_BYTES = 262_144
 # Enough for the head of any answer, which says whether a transaction succeeded, and for errors.
 KEPT_ANSWER_BYTES = 65_536
-CONNECT_SECONDS = 5.0
 RESET = struct.pack("ii", 1, 0)
 
 
@@ -161,7 +160,8 @@ class Relay(threading.Thread):
         """Serve, then close the client's side as the server's was: in good order, or not."""
         is_reset = True
         try:
-            self._server = _Peer(socket.create_connection(self._proxy.server, CONNECT_SECONDS))
+            self._client = _Peer(self._proxy.take(self._client.socket))
+            self._server = _Peer(self._proxy.connect())
             self._server.socket.settimeout(None)
             self._client.companion = self._server.socket
             while True:

@@ -90,7 +90,7 @@ def test_an_ipv6_api_server_stands_in_brackets(tmp_path):
     pod = Pod(tmp_path, api, host="fd00::1")
     tools = tmp_path / "tools"
     tools.mkdir()
-    write_tool(tools, "curl", """printf '%s' '{"status": {"token": "x"}}'""")
+    write_tool(tools, "curl", """cat >/dev/null; printf '%s' '{"status": {"token": "x"}}'""")
     pod.run("install", PATH=f"{tools}:{os.environ['PATH']}")
     config = yaml.safe_load((pod.node / KUBECONFIG).read_text())
     assert "https://[fd00::1]:1" == config["clusters"][0]["cluster"]["server"]

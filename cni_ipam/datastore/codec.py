@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 API_VERSION = "projectcalico.org/v3"
+# How an adapter hands on, as a value, why what it found is no record.
+NO_RECORD = "not a record: "
 # The fields of an IPPool's spec in Calico's order.
 POOL_FIELDS = (
     *("cidr", "vxlanMode", "ipipMode", "natOutgoing", "disabled", "disableBGPExport", "blockSize"),
@@ -47,6 +49,8 @@ def decode_document(entry: Entry) -> Document:
     """The JSON object under a key; a legacy empty value is an empty object."""
     if not entry.value:
         return {}
+    if entry.value.startswith(NO_RECORD):
+        raise _corrupt(entry, f"is {entry.value}")
     try:
         document = json.loads(entry.value)
     except ValueError as error:

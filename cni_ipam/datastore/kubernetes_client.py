@@ -15,12 +15,13 @@ import time
 
 from cni_ipam.errors import (
     DatastoreUnavailable,
+    EnvironmentInvalid,
     InputOutputError,
     NetconfError,
     Unauthorized,
 )
-from cni_ipam.lean.http import Connection, Failed, Request
-from cni_ipam.lean.json import dumps, loads
+from cni_ipam.lean.http import Answer, Connection, Failed, Request
+from cni_ipam.lean.json import dumps, loads, quote_ascii
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cni_ipam.cni.kubernetes_settings import KubernetesSettings
-    from cni_ipam.lean.http import Answer
     from cni_ipam.lean.tls import Tls
 
     Json = dict[str, Any]
@@ -42,6 +42,8 @@ CONNECT_SECONDS = 4.0
 PAGE_LIMIT = 500
 _LONGEST_PAUSE_SECONDS = 1.0
 _MAX_TOKEN_BYTES = 1 << 20
+_OK, _FIRST_REDIRECTION, _UNAUTHENTICATED = 200, 300, 401
+_CHANGES = frozenset(["ADDED", "MODIFIED", "DELETED"])
 _PASSING = frozenset([429, 500, 502, 503, 504])
 _PARTS = {"ca": "certificate-authority", "cert": "client-certificate", "key": "client-key"}
 
@@ -61,7 +63,7 @@ class Refused(Exception):
 
 
 class Interrupted(Exception):
-    """A stream has ended; it can be begun again."""
+    """A watch has ended; it can be begun again."""
 
 
 class _Unserved(Exception):
@@ -83,7 +85,7 @@ class _Unserved(Exception):
 
 
 class KubernetesClient:
-    """Asks one API server. Not for two threads at once, but `close` and streams."""
+    """Asks one API server. Not for two threads at once, but for `close` and watches."""
 
     def __init__(
         self,
@@ -100,6 +102,7 @@ class KubernetesClient:
         self._tls: Tls | None = None
         self._connection: Connection | None = None
         self._streams: list[Connection] = []
+        self._is_closed = False
 
     def ask(self, method: str, path: str, document: Json | None = None) -> Json:
         """The object that the API server answers. Raises Refused, LostAnswer (a write's alone),
@@ -117,17 +120,20 @@ class KubernetesClient:
                 tries += 1
                 self._pause(tries, retry_until, failure)
 
-    def list_pages(self, path: str, selector: str = "", limit: int = PAGE_LIMIT) -> Iterator[Json]:
-        """The lists that make up a whole one, `limit` objects each. Raises as `ask`."""
-        query = f"?limit={limit}" + (f"&labelSelector={_quote(selector)}" if selector else "")
-        following = ""
-        while True:
-            page = self.ask("GET", f"{path}{query}{following}")
-            yield page
-            token = (page.get("metadata") or {}).get("continue") or ""
-            if not token:
-                return
-            following = f"&continue={_quote(token)}"
+    def get_page(self, path: str, selector: str, limit: int, following: str = "") -> Json:
+        """A list of at most `limit` objects; `following` is what the page before it says of the
+        next one. Raises as `ask`."""
+        return self.ask(
+            "GET", path + _query(limit=limit, labelSelector=selector, **{"continue": following})
+        )
+
+    def is_served(self, path: str) -> bool:
+        """Whether there is anything at `path`. Raises as `ask`."""
+        try:
+            self.ask("GET", path)
+        except Refused:
+            return False
+        return True
 
     def find(self, path: str) -> Json | None:
         """The object at `path`; None if there is none. Raises as `ask`."""
@@ -140,25 +146,33 @@ class KubernetesClient:
 
     def get_pod(self, namespace: str, name: str) -> Json:
         """A pod. Raises DatastoreUnavailable if there is none, and as `ask`."""
-        return self._get(f"/api/v1/namespaces/{namespace}/pods/{name}")
+        return self._get(f"/api/v1/namespaces/{quote_name(namespace)}/pods/{quote_name(name)}")
 
     def get_namespace(self, name: str) -> Json:
         """A namespace. Raises as `get_pod`."""
-        return self._get(f"/api/v1/namespaces/{name}")
+        return self._get(f"/api/v1/namespaces/{quote_name(name)}")
 
-    def stream(self, path: str) -> Iterator[Json]:
-        """What a watch tells, over a connection of its own. Raises Interrupted at its end."""
+    def watch(self, path: str, selector: str, revision: str) -> Iterator[Json]:
+        """The events of a list since a revision, over a connection of its own. Raises Interrupted
+        when the API server ends it or knows the revision no more, Unauthorized."""
         connection = Connection(self._access.server.endpoint, self._find_tls())
         self._streams.append(connection)
+        query = _query(watch=1, labelSelector=selector, resourceVersion=revision)
+        request = Request("GET", self._access.server.path + path + query, self._headers())
         until = time.monotonic() + ANSWER_SECONDS
-        request = Request("GET", self._access.server.path + path, self._headers())
         try:
-            status, pieces = connection.stream(request, CONNECT_SECONDS, until)
-            if status != 200:
+            if self._is_closed:
                 raise Interrupted
-            for line in _split_lines(pieces):
-                yield loads(line)
-        except (Failed, ValueError) as failure:
+            status, pieces = connection.stream(request, CONNECT_SECONDS, until)
+            if status == _UNAUTHENTICATED:
+                raise Interrupted  # the list that follows reads the token anew, or tells
+            if status != _OK:
+                _read(Answer(status, b"".join(pieces), {}))
+            for event in map(loads, _split_lines(pieces)):
+                if event.get("type") not in _CHANGES:
+                    raise Interrupted
+                yield event
+        except (Failed, Refused, _Unserved, ValueError) as failure:
             raise Interrupted from failure
         finally:
             self._streams.remove(connection)
@@ -166,7 +180,8 @@ class KubernetesClient:
         raise Interrupted
 
     def close(self) -> None:
-        """Let go of all connections; streams end."""
+        """Let go of all connections; watches end."""
+        self._is_closed = True
         for stream in list(self._streams):
             stream.interrupt()
         if self._connection is not None:
@@ -186,24 +201,27 @@ class KubernetesClient:
         return self._deadline
 
     def _ask(self, method: str, path: str, body: bytes, deadline: float) -> Json:
-        """One try, or two if a token has rotated. Raises _Unserved, and as `ask`."""
+        """One try, or two if the token has rotated. Raises _Unserved, and as `ask`."""
+        answer = self._exchange(method, path, body, deadline)
+        if answer.status == _UNAUTHENTICATED and self._access.token_file:
+            former, self._token = self._token, None
+            if self._read_token() != former:
+                answer = self._exchange(method, path, body, deadline)
+        return _read(answer)
+
+    def _exchange(self, method: str, path: str, body: bytes, deadline: float) -> Answer:
         if self._connection is None:
             self._connection = Connection(self._access.server.endpoint, self._find_tls())
-        while True:
-            former = self._token
-            request = Request(method, self._access.server.path + path, self._headers(), body)
-            until = min(time.monotonic() + ANSWER_SECONDS, deadline)
-            try:
-                answer = self._connection.ask(request, CONNECT_SECONDS, until)
-            except Failed as failed:
-                raise _Unserved(
-                    failed.why, is_sent=failed.is_sent, is_final=failed.is_untrusted
-                ) from failed
-            if answer.status != 401 or not self._access.token_file:
-                return _read(answer)
-            self._token = None
-            if former is None or self._read_token() == former:
-                return _read(answer)
+        if " " in path or not path.isprintable():  # it would end the request's first line
+            raise InputOutputError(f"{quote_ascii(path[:200])} cannot be asked for")
+        request = Request(method, self._access.server.path + path, self._headers(), body)
+        until = min(time.monotonic() + ANSWER_SECONDS, deadline)
+        try:
+            return self._connection.ask(request, CONNECT_SECONDS, until)
+        except Failed as failed:
+            raise _Unserved(
+                failed.why, is_sent=failed.is_sent, is_final=failed.is_untrusted
+            ) from failed
 
     def _headers(self) -> str:
         lines = "Accept: application/json\r\nContent-Type: application/json\r\n"
@@ -273,15 +291,17 @@ def _read(answer: Answer) -> Json:
         document = loads(answer.body)
     except ValueError:
         document = None
+    is_object = isinstance(document, dict)
     if not isinstance(document, dict):
         text = "".join([c for c in answer.body[:120].decode("latin-1") if c.isprintable()])
         document = {"message": f"HTTP {answer.status}: {text}"}
-        if answer.status < 300:
-            raise _Unserved(f"not an API server of Kubernetes ({document['message']})")
-    if answer.status < 300:
-        return document
+    if answer.status < _FIRST_REDIRECTION:
+        if is_object and isinstance(document.get("kind"), str):
+            return document
+        message = document.get("message") or f"HTTP {answer.status} without an object"
+        raise _Unserved(f"not an API server of Kubernetes ({message!s:.200})", is_sent=True)
     message = str(document.get("message") or f"HTTP {answer.status}")
-    if answer.status in (401, 403):
+    if answer.status in (_UNAUTHENTICATED, 403):
         raise Unauthorized(
             f"connection is unauthorized: {message}",
             "conf/rbac.yaml has the roles that the plugin needs",
@@ -300,8 +320,23 @@ def _find_pause(answer: Answer) -> float:
     return float(min(int(text[:6]), 60)) if text.isascii() and text.isdigit() else 0.0
 
 
+def quote_name(name: str) -> str:
+    """A name as a part of a path. Raises EnvironmentInvalid for one that cannot be: these two
+    come from CNI_ARGS."""
+    if name in ("", ".", "..") or not name.isascii() or not name.isprintable():
+        raise EnvironmentInvalid(
+            f"CNI_ARGS: {quote_ascii(name[:80])} is not the name of a pod or of a namespace"
+        )
+    return _quote(name)
+
+
+def _query(**fields: object) -> str:
+    """The end of a path: what is empty is left out."""
+    return "?" + "&".join([f"{name}={_quote(str(said))}" for name, said in fields.items() if said])
+
+
 def _quote(text: str) -> str:
-    """A text as part of a query."""
+    """A text as part of a path or a query."""
     kept = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~"
     return "".join([c if c in kept else "".join([f"%{b:02X}" for b in c.encode()]) for c in text])
 

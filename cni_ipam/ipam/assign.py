@@ -323,11 +323,15 @@ class Attempt:
             self.store.commit(writes)
 
     def _count(self) -> None:
-        """Put the handle, with what it has from now on in each block, into the draft."""
+        """Put the handle, with what it has from now on in each block, into the draft.
+
+        What it counts too much elsewhere, since an attempt was cut short between its handle and its
+        block, is mended: the host's lock sees to it that no such attempt is still under way."""
         handle, revision = self.view.handles.get(
             self.wish.handle, (Handle(self.wish.handle, {}), ABSENT)
         )
-        for cidr, block in self.changed.items():
+        known = {cidr: block for cidr, (block, _) in self.blocks.items() if cidr in handle.blocks}
+        for cidr, block in {**known, **self.changed}.items():
             mine = block.find_ordinals(lambda owner: owner.handle == self.wish.handle)
             handle = handle.with_count(cidr, len(mine))
         self.draft.raise_handle(handle, revision)

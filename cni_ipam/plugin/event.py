@@ -9,6 +9,7 @@ from __future__ import annotations
 from binascii import crc32
 
 from cni_ipam.core.moment import SECOND, rfc3339
+from cni_ipam.datastore.kubernetes_client import quote_name
 from cni_ipam.datastore.open import open_api
 from cni_ipam.lean import log
 
@@ -39,7 +40,8 @@ def tell(context: Context, error: CniIpamError) -> None:
     try:
         api = open_api(access, limit_seconds=LIMIT_SECONDS, is_short_lived=True)
         try:
-            api.ask("POST", f"/api/v1/namespaces/{pod[0]}/events", make_event(context, pod, error))
+            path = f"/api/v1/namespaces/{quote_name(pod[0])}/events"
+            api.ask("POST", path, make_event(context, pod, error))
         finally:
             api.close()
     except Exception as failure:  # noqa: BLE001 - nothing of it may change the answer

@@ -93,6 +93,8 @@ class Process:
             return
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
+            if number == signal.SIGCONT and self._entrance is not None:
+                self._entrance.send_signal(number)  # nsenter stops itself when its child is stopped
         if number not in {signal.SIGSTOP, signal.SIGCONT}:
             self.wait()
 

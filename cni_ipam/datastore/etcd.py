@@ -25,7 +25,7 @@ from cni_ipam.datastore.etcd_client import (
     Interrupted,
     LostAnswer,
 )
-from cni_ipam.datastore.port import ABSENT, SAME, Entry, Range, collapse
+from cni_ipam.datastore.port import ABSENT, SAME, Entry, Range, catch_up, collapse
 from cni_ipam.errors import Conflict, DatastoreUnavailable
 from cni_ipam.lean.http import Credentials
 from cni_ipam.lean.record import replace
@@ -189,7 +189,7 @@ class EtcdDatastore:
                 if is_behind:
                     (entries,), revision = self._read([Range(prefix, prefix=True)])
                     is_behind = False
-                    yield from _catch_up(entries, known)
+                    yield from catch_up(entries, known)
                 with self._lock:
                     self._client.log_in()
                 request = {**_prefix(prefix), "start_revision": str(revision + 1)}
@@ -283,12 +283,3 @@ def _note(event: Json, known: dict[str, int]) -> Entry | str:
         return entry.key
     known[entry.key] = entry.revision
     return entry
-
-
-def _catch_up(entries: list[Entry], known: dict[str, int]) -> Iterator[Entry | str]:
-    """What differs between what was known and what is there."""
-    former = dict(known)
-    known.clear()
-    known.update({entry.key: entry.revision for entry in entries})
-    yield from sorted(former.keys() - known.keys())
-    yield from [entry for entry in entries if former.get(entry.key) != entry.revision]

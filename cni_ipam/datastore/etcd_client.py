@@ -20,7 +20,7 @@ from cni_ipam.errors import (
     NetconfError,
     Unauthorized,
 )
-from cni_ipam.lean.http import Connection, Failed, Request
+from cni_ipam.lean.http import Connection, Failed, Request, split_lines
 from cni_ipam.lean.json import dumps, loads
 
 TYPE_CHECKING = False
@@ -152,7 +152,7 @@ class EtcdClient:
         try:
             request = Request("POST", path, headers, body)
             status, pieces = connection.stream(request, CONNECT_SECONDS[-1], until)
-            for line in _split_lines(pieces):
+            for line in split_lines(pieces):
                 answer = _parse(status, line)
                 if "result" not in answer:
                     self._refuse(answer.get("error", answer))
@@ -340,10 +340,3 @@ def _is_etcds(message: Json) -> bool:
     if not isinstance(error, dict):
         error = message
     return error.get("code", error.get("grpc_code")) in range(_LAST_CODE + 1)
-
-
-def _split_lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    rest = b""
-    for piece in pieces:
-        *lines, rest = (rest + piece).split(b"\n")
-        yield from lines

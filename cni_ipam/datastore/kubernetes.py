@@ -20,7 +20,7 @@ import time
 from cni_ipam.datastore.kubernetes_client import Interrupted, LostAnswer, Refused
 from cni_ipam.datastore.kubernetes_objects import find_place, to_deleted, to_object
 from cni_ipam.datastore.kubernetes_reader import KubernetesReader, get_listing, only
-from cni_ipam.datastore.port import ABSENT, SAME
+from cni_ipam.datastore.port import ABSENT, SAME, catch_up
 from cni_ipam.errors import Conflict, DatastoreUnavailable, InputOutputError
 from cni_ipam.lean.record import replace
 
@@ -185,7 +185,7 @@ class KubernetesDatastore(KubernetesReader):
                 entries, revision = self._list(listing)
             except DatastoreUnavailable:
                 continue
-            yield from _catch_up(entries, known)
+            yield from catch_up(entries, known)
 
     def _note(self, event: Json, listing: Listing, known: dict[str, int]) -> Iterator[Entry | str]:
         """What a watch tells of an event; an object that is marked as deleted is gone already."""
@@ -211,12 +211,3 @@ def _get_place(key: str) -> Place:
 def _revision_of(found: Json | None) -> str:
     revision = ((found or {}).get("metadata") or {}).get("resourceVersion")
     return revision if isinstance(revision, str) else ""
-
-
-def _catch_up(entries: list[Entry], known: dict[str, int]) -> Iterator[Entry | str]:
-    """What differs between what was known and what is there."""
-    former = dict(known)
-    known.clear()
-    known.update({entry.key: entry.revision for entry in entries})
-    yield from sorted(former.keys() - known.keys())
-    yield from [entry for entry in entries if former.get(entry.key) != entry.revision]

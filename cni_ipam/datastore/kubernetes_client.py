@@ -20,7 +20,7 @@ from cni_ipam.errors import (
     NetconfError,
     Unauthorized,
 )
-from cni_ipam.lean.http import Answer, Connection, Failed, Request
+from cni_ipam.lean.http import Answer, Connection, Failed, Request, split_lines
 from cni_ipam.lean.json import dumps, loads, quote_ascii
 
 TYPE_CHECKING = False
@@ -168,7 +168,7 @@ class KubernetesClient:
                 raise Interrupted  # the list that follows reads the token anew, or tells
             if status != _OK:
                 _read(Answer(status, b"".join(pieces), {}))
-            for event in map(loads, _split_lines(pieces)):
+            for event in map(loads, split_lines(pieces)):
                 if event.get("type") not in _CHANGES:
                     raise Interrupted
                 yield event
@@ -339,10 +339,3 @@ def _quote(text: str) -> str:
     """A text as part of a path or a query."""
     kept = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~"
     return "".join([c if c in kept else "".join([f"%{b:02X}" for b in c.encode()]) for c in text])
-
-
-def _split_lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    rest = b""
-    for piece in pieces:
-        *lines, rest = (rest + piece).split(b"\n")
-        yield from lines

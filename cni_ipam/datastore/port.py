@@ -85,3 +85,13 @@ def collapse(writes: Iterable[Write]) -> list[Write]:
         earlier = outcome.pop(write.key, None)
         outcome[write.key] = replace(write, expected=earlier.expected) if earlier else write
     return list(outcome.values())
+
+
+def catch_up(entries: list[Entry], known: dict[str, int]) -> Iterator[Entry | str]:
+    """What a watch tells that has missed something: the difference between the revisions that were
+    `known` and the `entries` that are there, which are known from then on."""
+    former = dict(known)
+    known.clear()
+    known.update({entry.key: entry.revision for entry in entries})
+    yield from sorted(former.keys() - known.keys())
+    yield from [entry for entry in entries if former.get(entry.key) != entry.revision]

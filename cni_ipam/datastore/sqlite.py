@@ -17,7 +17,7 @@ import _thread
 import posix
 import time
 
-from cni_ipam.datastore.port import ABSENT, Entry, Range, Write, collapse
+from cni_ipam.datastore.port import ABSENT, Entry, Range, Write, catch_up, collapse
 from cni_ipam.errors import (
     Conflict,
     CorruptDatastore,
@@ -189,12 +189,7 @@ class SqliteDatastore:
             if counter == former:
                 time.sleep(self._watch_interval_seconds)
                 continue
-            entries = self.read([wanted])[0]
-            changed = [e for e in entries if known.get(e.key) != e.revision]
-            gone = sorted(known.keys() - {e.key for e in entries})
-            known = {entry.key: entry.revision for entry in entries}
-            yield from gone
-            yield from changed
+            yield from catch_up(self.read([wanted])[0], known)
 
     def _next_revision(self, connection: Connection) -> int:
         for (revision,) in connection.execute(_NEXT_REVISION).fetchall():

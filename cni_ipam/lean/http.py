@@ -323,6 +323,14 @@ def _parse_size(line: bytes) -> int:
         raise _NotHttp("its answer is not in chunks, as it says") from None
 
 
+def split_lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The whole lines of a stream."""
+    rest = b""
+    for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from lines
+
+
 def parse_endpoint(text: str) -> Endpoint:
     """The endpoint that a URL like https://10.0.0.1:2379 or http://[fd00::1]:2379 names.
 

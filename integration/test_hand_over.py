@@ -166,8 +166,8 @@ class _Handler(BaseHTTPRequestHandler):
         annotations = {"cni.projectcalico.org/ipAddrs": '["10.77.0.42"]'}
         pod = {"name": "pod-1", "namespace": "shop", "annotations": annotations}
         objects = {
-            "/api/v1/namespaces/shop": {"metadata": {"name": "shop"}},
-            "/api/v1/namespaces/shop/pods/pod-1": {"metadata": pod},
+            "/api/v1/namespaces/shop": {"kind": "Namespace", "metadata": {"name": "shop"}},
+            "/api/v1/namespaces/shop/pods/pod-1": {"kind": "Pod", "metadata": pod},
         }
         known = objects.get(self.path.partition("?")[0]) if is_known else None
         body = json.dumps(known or {"kind": "Status", "message": "no"}).encode()

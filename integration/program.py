@@ -172,6 +172,42 @@ class Program:
             return connection.execute("SELECT key, value, revision FROM kv ORDER BY key").fetchall()
 
 
+class SharedNode(Program):
+    """The plugin `name` on the node `node` of a cluster, whose nodes are processes with another
+    name and another lock. `settings` are the keys of its netconfs that say where the datastore is.
+
+    It makes no routes, and answers as Calico does."""
+
+    def __init__(
+        self,
+        folder: Path,
+        node: str,
+        settings: Json,
+        *,
+        wrapper: Sequence[str] = (),
+        name: str = "cni-ipam",
+    ) -> None:
+        super().__init__(folder, wrapper, name)
+        self.node = node
+        self.lock_file = folder / f"{node}.lock"
+        self.settings = settings
+
+    def netconf(self, network: str = NETWORK, *, ipam: Json | None = None, **keys: Any) -> Json:
+        """A network configuration; `ipam` and `keys` go over its own values."""
+        conf: Json = {
+            "cniVersion": "1.0.0" if self.path.endswith("/calico-ipam") else "1.1.0",
+            "name": network,
+            "type": "ptp",
+            "nodename": self.node,
+            "ipam_lock_file": str(self.lock_file),
+            "ipam": {"type": self.path.rpartition("/")[2], **(ipam or {})},
+        }
+        if conf["ipam"]["type"] == "cni-ipam":
+            conf["gateway"] = "none"
+            conf["routes"] = {"host": False, "blackhole": False}
+        return conf | self.settings | keys
+
+
 def inside(namespace: Namespace) -> tuple[str, ...]:
     """A wrapper that enters `namespace`; the process keeps its number, so it can be killed."""
     return ("nsenter", f"--net={namespace.path}", "--")

@@ -9,15 +9,15 @@ from __future__ import annotations
 from binascii import crc32
 
 from cni_ipam.core.moment import SECOND, rfc3339
-from cni_ipam.datastore.kubernetes_client import quote_name
+from cni_ipam.datastore.kubernetes_client import LostAnswer, Refused, quote_name
 from cni_ipam.datastore.open import open_api
+from cni_ipam.errors import CniIpamError
 from cni_ipam.lean import log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from cni_ipam.errors import CniIpamError
     from cni_ipam.plugin.context import Context
 
 REASON = "IPAMFailed"
@@ -33,7 +33,7 @@ _POD_NAME_LENGTH = 230
 
 def tell(context: Context, error: CniIpamError) -> None:
     """Make the event, unless the pod or the API server is unknown, or the same words have been
-    said of the pod within `PERIOD_SECONDS`. Raises nothing."""
+    said of the pod within `PERIOD_SECONDS`. Whatever the API server makes of it is logged alone."""
     pod, access = context.arguments.pod, context.netconf.datastore.kubernetes
     if pod is None or access is None:
         return
@@ -44,7 +44,7 @@ def tell(context: Context, error: CniIpamError) -> None:
             api.ask("POST", path, make_event(context, pod, error))
         finally:
             api.close()
-    except Exception as failure:  # noqa: BLE001 - nothing of it may change the answer
+    except (CniIpamError, Refused, LostAnswer) as failure:
         log.debug("event.not_made", pod=f"{pod[0]}/{pod[1]}", cause=failure)
 
 

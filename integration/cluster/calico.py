@@ -16,8 +16,6 @@ Calico's main plugin and its calico-ipam are one program, which looks at its nam
 
 from __future__ import annotations
 
-import os
-import subprocess
 from typing import TYPE_CHECKING
 
 from integration.cluster.node import GROUP, RECORDS, ApiNode, put
@@ -26,7 +24,6 @@ from integration.etcd.calico import CALICO_IPAM, PEERS, Operator, is_calicos
 from integration.etcd.herd import Herd, Pod, Tally
 from integration.etcd.test_calico_race import POOL, MixedHerd
 from integration.network import BUNDLE
-from integration.program import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +31,6 @@ if TYPE_CHECKING:
 
     from integration.cluster.cluster import Cluster
     from integration.cluster.proxy import ApiProxy
-    from integration.network import Done
 
     Json = dict[str, Any]
 
@@ -46,31 +42,6 @@ CONFLICT = 409
 PASSING = ("uid", "resourceVersion", "creationTimestamp", "generation", "managedFields")
 
 
-class ApiOperator(Operator):
-    """calicoctl, or ipamctl in its place, with the API server as the datastore."""
-
-    def __init__(self, program: Path, cluster: Cluster, kubeconfig: Path) -> None:
-        super().__init__(program, str(kubeconfig))
-        self._entrance = cluster.machine.entrance("--net")
-
-    def run(self, *words: str, stdin: str = "") -> Done:
-        """See Operator."""
-        return subprocess.run(
-            [*self._entrance, str(self.program), *words],
-            input=stdin,
-            env={
-                "PATH": os.environ["PATH"],
-                "COLUMNS": "120",
-                "DATASTORE_TYPE": "kubernetes",
-                "KUBECONFIG": self.endpoint,
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=PATIENCE_SECONDS,
-        )
-
-
 class Mixed:
     """What runs on the API server, as its administrator: Calico's programs, and ours. Nodes of one
     name, theirs and ours, have one lock."""
@@ -79,8 +50,10 @@ class Mixed:
         self.cluster = cluster
         self.folder = folder
         self.kubeconfig = cluster.kubeconfig()
-        self.calicoctl = ApiOperator(PEERS / "calicoctl", cluster, self.kubeconfig)
-        self.ipamctl = ApiOperator(BUNDLE / "ipamctl", cluster, self.kubeconfig)
+        settings = {"DATASTORE_TYPE": "kubernetes", "KUBECONFIG": str(self.kubeconfig)}
+        entrance = cluster.machine.entrance("--net")
+        self.calicoctl = Operator(PEERS / "calicoctl", settings, entrance)
+        self.ipamctl = Operator(BUNDLE / "ipamctl", settings, entrance)
 
     def ours(self, node: str = "node1") -> ApiNode:
         """Our plugin on a node, called as Calico's is, under its main plugin."""

@@ -23,7 +23,7 @@ from cni_ipam.datastore.kubernetes_client import KubernetesClient
 from cni_ipam.lean.http import Credentials
 from integration.cluster.authority import ADMIN
 from integration.network import ROOT, Records
-from integration.program import NETWORK, NODE, Program, inside
+from integration.program import NODE, SharedNode, inside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,12 +50,14 @@ def custom_resources(cluster: Cluster, *manifests: str) -> Iterator[None]:
         cluster.kubectl("apply", "-f", file)
     wait = ("wait", "--for=condition=Established", "--timeout=60s", "-f", str(CONF / "crds"))
     cluster.kubectl(*wait)
-    yield
-    for file in reversed(files):
-        cluster.kubectl("delete", "-f", file)
+    try:
+        yield
+    finally:
+        for file in reversed(files):
+            cluster.kubectl("delete", "-f", file)
 
 
-class ApiNode(Program):
+class ApiNode(SharedNode):
     """The plugin `name` on the node `node`, which reaches the API server by `kubeconfig`.
 
     `settings` are further keys of its netconfs."""
@@ -70,29 +72,13 @@ class ApiNode(Program):
         name: str = "cni-ipam",
         **settings: Any,
     ) -> None:
-        super().__init__(folder, inside(cluster.machine.namespace), name)
-        self.node = node
-        self.lock_file = folder / f"{node}.lock"
-        self.settings = {
+        settings = {
             "datastore_type": "kubernetes",
             "kubernetes": {"kubeconfig": str(kubeconfig)},
             **settings,
         }
-
-    def netconf(self, network: str = NETWORK, *, ipam: Json | None = None, **keys: Any) -> Json:
-        """A network configuration; `ipam` and `keys` go over its own values."""
-        conf: Json = {
-            "cniVersion": "1.0.0" if self.path.endswith("/calico-ipam") else "1.1.0",
-            "name": network,
-            "type": "ptp",
-            "nodename": self.node,
-            "ipam_lock_file": str(self.lock_file),
-            "ipam": {"type": self.path.rpartition("/")[2], **(ipam or {})},
-        }
-        if conf["ipam"]["type"] == "cni-ipam":
-            conf["gateway"] = "none"
-            conf["routes"] = {"host": False, "blackhole": False}
-        return conf | self.settings | keys
+        wrapper = inside(cluster.machine.namespace)
+        super().__init__(folder, node, settings, wrapper=wrapper, name=name)
 
 
 def put_pool(cluster: Cluster, name: str, cidr: str, **spec: Any) -> None:
@@ -106,8 +92,10 @@ def second_node(cluster: Cluster, name: str, **labels: str) -> Iterator[None]:
     """Within the block there is a Node that no kubelet serves."""
     body = {"kind": "Node", "apiVersion": "v1", "metadata": {"name": name, "labels": labels}}
     create(cluster, "/api/v1/nodes", body)
-    yield
-    cluster.request("DELETE", f"/api/v1/nodes/{name}")
+    try:
+        yield
+    finally:
+        cluster.request("DELETE", f"/api/v1/nodes/{name}")
 
 
 def put(cluster: Cluster, plural: str, name: str, spec: Json) -> None:

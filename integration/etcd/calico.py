@@ -27,6 +27,7 @@ from integration.network import BUNDLE, ROOT
 from integration.program import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
     from typing import Any, Self
 
@@ -58,6 +59,10 @@ MISSING = find_missing()
 with_calico = pytest.mark.skipif(MISSING is not None, reason=MISSING or "")
 
 
+def _on_etcd(endpoint: str) -> dict[str, str]:
+    return {"DATASTORE_TYPE": "etcdv3", "ETCD_ENDPOINTS": endpoint}
+
+
 def hand_to_calico(node: EtcdNode, cluster: Cluster) -> None:
     """From now on Calico's own plugin does the work on `node`."""
     node.path = str(CALICO_IPAM)
@@ -86,23 +91,22 @@ def resource(kind: str, name: str, spec: Json, **metadata: Any) -> Json:
 
 
 class Operator:
-    """calicoctl, or ipamctl in its place: the same words for both."""
+    """calicoctl, or ipamctl in its place: the same words for both. `settings` are the variables
+    that say where the datastore is, `entrance` the command that leads to it."""
 
-    def __init__(self, program: Path, endpoint: str) -> None:
+    def __init__(
+        self, program: Path, settings: dict[str, str], entrance: Sequence[str] = ()
+    ) -> None:
         self.program = program
-        self.endpoint = endpoint
+        self._settings = settings
+        self._entrance = entrance
 
     def run(self, *words: str, stdin: str = "") -> Done:
         """Run a command, whatever becomes of it."""
         return subprocess.run(
-            [str(self.program), *words],
+            [*self._entrance, str(self.program), *words],
             input=stdin,
-            env={
-                "PATH": os.environ["PATH"],
-                "COLUMNS": "120",
-                "DATASTORE_TYPE": "etcdv3",
-                "ETCD_ENDPOINTS": self.endpoint,
-            },
+            env={"PATH": os.environ["PATH"], "COLUMNS": "120", **self._settings},
             capture_output=True,
             text=True,
             check=False,
@@ -141,8 +145,8 @@ class Mixed:
         self.cluster = cluster
         self.proxy = proxy
         self.folder = folder
-        self.calicoctl = Operator(PEERS / "calicoctl", cluster.endpoints[0])
-        self.ipamctl = Operator(BUNDLE / "ipamctl", proxy.endpoint)
+        self.calicoctl = Operator(PEERS / "calicoctl", _on_etcd(cluster.endpoints[0]))
+        self.ipamctl = Operator(BUNDLE / "ipamctl", _on_etcd(proxy.endpoint))
 
     def ours(self, node: str = "node1") -> EtcdNode:
         """Our plugin on a node, called as Calico's is."""

@@ -19,7 +19,7 @@ from cni_ipam.datastore.etcd import EtcdDatastore
 from cni_ipam.lean.http import Credentials, parse_endpoint
 from integration.etcd.servers import encode
 from integration.network import Records
-from integration.program import NETWORK, NODE, Program
+from integration.program import NODE, SharedNode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 RESOURCES = "/calico/resources/v3/projectcalico.org"
 
 
-class EtcdNode(Program):
+class EtcdNode(SharedNode):
     """The plugin `name` on the node `node`, which reaches etcd at `endpoints`.
 
     `settings` are further keys of its netconfs, such as those of certificates."""
@@ -48,25 +48,8 @@ class EtcdNode(Program):
         wrapper: Sequence[str] = (),
         **settings: Any,
     ) -> None:
-        super().__init__(folder, wrapper, name)
-        self.node = node
-        self.lock_file = folder / f"{node}.lock"
-        self.settings = {"etcd_endpoints": ",".join(endpoints), **settings}
-
-    def netconf(self, network: str = NETWORK, *, ipam: Json | None = None, **keys: Any) -> Json:
-        """A network configuration; `ipam` and `keys` go over its own values."""
-        conf: Json = {
-            "cniVersion": "1.0.0" if self.path.endswith("/calico-ipam") else "1.1.0",
-            "name": network,
-            "type": "ptp",
-            "nodename": self.node,
-            "ipam_lock_file": str(self.lock_file),
-            "ipam": {"type": self.path.rpartition("/")[2], **(ipam or {})},
-        }
-        if conf["ipam"]["type"] == "cni-ipam":
-            conf["gateway"] = "none"
-            conf["routes"] = {"host": False, "blackhole": False}
-        return conf | self.settings | keys
+        settings = {"etcd_endpoints": ",".join(endpoints), **settings}
+        super().__init__(folder, node, settings, wrapper=wrapper, name=name)
 
 
 def put(cluster: Cluster, key: str, value: Json | str) -> None:

@@ -4,7 +4,7 @@
         node, pod = lab.namespace("node"), lab.namespace("pod")
         lab.veth(node, "veth0", pod, "eth0")
         node.ip("address", "add", "10.0.0.1/24", "dev", "veth0")
-        node.call(function, argument)     # in a forked child that has entered the namespace
+        node.call(function, argument)     # in a thread that has entered the namespace
 
 The machine's own namespace stays as it is: interfaces are made inside the others. Needs root and
 iproute2.
@@ -16,10 +16,8 @@ import ctypes
 import itertools
 import json
 import os
-import pickle
 import subprocess
-import sys
-import traceback
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,6 +30,7 @@ CLONE_NEWNET = 0x40000000
 CAP_NET_ADMIN = 12
 CAPABILITY_VERSION_3 = 0x20080522
 PR_CAPBSET_DROP = 24
+PATIENCE_SECONDS = 60.0
 
 _numbers = itertools.count(1)
 
@@ -62,23 +61,16 @@ class Namespace:
         return self.ip_json(f"-{version}", "route", "show", *selector)
 
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Call `function` in a forked child inside; its value or its exception comes back here."""
-        reader, writer = os.pipe()
-        child = os.fork()
-        if child == 0:
-            os.close(reader)
-            _answer(writer, self.path, function, arguments)
-        os.close(writer)
-        with os.fdopen(reader, "rb") as pipe:
-            answer = pipe.read()
-        _, status = os.waitpid(child, 0)
-        if not answer:
-            raise RuntimeError(f"the child in {self.name} ended with status {status}")
-        value, error = pickle.loads(answer)  # our own child's
-        if error is not None:
-            raise error
-        result: T = value
-        return result
+        """Call `function` in a thread of its own inside; its value or its exception comes back.
+
+        A process that it starts with a parent's death signal ends with that thread."""
+
+        def work() -> T:
+            enter(self.path)
+            return function(*arguments)
+
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            return pool.submit(work).result()
 
     def remove(self) -> None:
         """Remove it, with its interfaces; that it is gone already is fine."""
@@ -132,7 +124,7 @@ def enter(path: str) -> None:
 
 
 def drop_net_admin() -> None:
-    """Give up CAP_NET_ADMIN for good. Only for a child: `Namespace.call` after entering."""
+    """Give up CAP_NET_ADMIN for good; only this thread does, such as that of `Namespace.call`."""
     header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
     sets = (ctypes.c_uint32 * 6)()
     _libc("capget", header, sets)
@@ -142,25 +134,6 @@ def drop_net_admin() -> None:
     _libc("capset", header, sets)
 
 
-def _answer(
-    writer: int, path: str, function: Callable[..., Any], arguments: tuple[Any, ...]
-) -> None:
-    """The child's whole life: whatever happens goes through the pipe, and no test runs on in it."""
-    try:
-        try:
-            enter(path)
-            answer = pickle.dumps((function(*arguments), None))
-        except BaseException as error:  # noqa: BLE001 (it is raised again in the parent)
-            error.add_note(f"in the child:\n{traceback.format_exc()}")
-            answer = pickle.dumps((None, error))
-        with os.fdopen(writer, "wb") as pipe:
-            pipe.write(answer)
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
-
-
 def _libc(name: str, *arguments: Any) -> None:
     if getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments) != 0:
         number = ctypes.get_errno()
@@ -168,7 +141,7 @@ def _libc(name: str, *arguments: Any) -> None:
 
 
 def _run(*argv: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
-    options = {"text": True, "capture_output": True} | options
+    options = {"text": True, "capture_output": True, "timeout": PATIENCE_SECONDS} | options
     done = subprocess.run(argv, check=False, **options)
     if check and done.returncode:
         error = subprocess.CalledProcessError(done.returncode, argv, done.stdout, done.stderr)

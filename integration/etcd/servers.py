@@ -185,7 +185,7 @@ class Cluster:
         self.wait_ready(member)
 
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Call a function where the members can be reached: in `lan` (in a fork), or right here."""
+        """Call a function where the members can be reached: in `lan`, or right here."""
         return self.lan.call(function, *arguments) if self.lan else function(*arguments)
 
     # As a client

@@ -127,7 +127,11 @@ def test_interrupted_demo_tidies_up() -> None:
     """Ctrl-C amid its steps, which goes to its children too."""
     before = look_at_machine()
     process = subprocess.Popen(
-        COMMAND, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
+        ["env", "--default-signal=INT", *COMMAND],  # which whoever runs the tests may ignore
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     assert process.stdout is not None
     # Too small for the demo's output, so it waits for us in one of its steps.

@@ -40,7 +40,7 @@ test-proofs: venv  ## model test, interleavings, mutants; no root, no network
 	$(PYTEST) tests -m proof
 
 test-integration: setup build  ## the bundle, the kernel, real servers; as root
-	$(PYTEST) integration
+	$(PYTEST) integration --timeout=600
 
 bench: setup build  ## against host-local, and PEER_CALICO_IPAM=/path if set
 	@$(PY) -m bench.bench

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from integration.etcd.certificates import Certificates
 
-ANSWER_SECONDS = 2.0
+# A member that has just come back to the others takes seconds to agree with them on a read.
+ANSWER_SECONDS = 10.0
 
 
 class GatewayError(Exception):
@@ -45,15 +46,16 @@ def request(
     body: str | None,
     headers: dict[str, str],
     tls: Certificates | None,
+    seconds: float = ANSWER_SECONDS,
 ) -> tuple[int, str]:
     """The status and text of an answer; raises OSError or HTTPException if there is none."""
     parts = urlsplit(url)
     assert parts.hostname is not None
     place = (parts.hostname, parts.port)
     connection = (
-        http.client.HTTPSConnection(*place, timeout=ANSWER_SECONDS, context=_context(tls))
+        http.client.HTTPSConnection(*place, timeout=seconds, context=_context(tls))
         if tls
-        else http.client.HTTPConnection(*place, timeout=ANSWER_SECONDS)
+        else http.client.HTTPConnection(*place, timeout=seconds)
     )
     try:
         connection.request(method, path, body, headers)

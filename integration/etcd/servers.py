@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
 VERSIONS = ("3.4", "3.5")
 PATIENCE_SECONDS = 30.0
+LOOK_SECONDS = 2.0
 # A member that is alone waits for nobody's vote when it comes back.
 ALONE_FLAGS = ("--heartbeat-interval=10", "--election-timeout=100")
 
@@ -304,7 +305,9 @@ class Cluster:
 
         Its metrics say it also when users are on, an alarm is raised or a certificate is out."""
         try:
-            _, text = self.call(request, member.url, "GET", "/metrics", None, {}, self.tls)
+            _, text = self.call(
+                request, member.url, "GET", "/metrics", None, {}, self.tls, LOOK_SECONDS
+            )
         except (OSError, http.client.HTTPException):
             return False
         return re.search(rf"^etcd_server_{what} 1$", text, re.MULTILINE) is not None

@@ -14,8 +14,8 @@ make_kubernetes() {
     programs=$CACHE/kubernetes-$KUBERNETES-plugins-$PLUGINS-$programs
     runtime=$CACHE/containerd-debian-$release
     rm -f build/kubernetes build/containerd build/kubernetes-missing
-    if get_or_miss "$runtime" "Debian's containerd" unpack_containerd &&
-        get_or_miss "$programs" "Kubernetes $KUBERNETES" build_kubernetes; then
+    if get_or_miss kubernetes "$runtime" "Debian's containerd" unpack_containerd &&
+        get_or_miss kubernetes "$programs" "Kubernetes $KUBERNETES" build_kubernetes; then
         ln -s "$programs" build/kubernetes
         ln -s "$runtime" build/containerd
     else
@@ -23,22 +23,23 @@ make_kubernetes() {
     fi
 }
 
-# Fills a folder of the cache by calling `make FOLDER`, unless that was done, or failed lately.
+# Fills a folder of the cache by calling `make FOLDER`, unless that was done, or failed lately; then
+# build/NAME-missing says why.
 get_or_miss() {
-    local folder=$1 what=$2 make=$3 reason
+    local name=$1 folder=$2 what=$3 make=$4 reason
     [ ! -e "$folder/complete" ] || return 0
     if [ -z "$(find "$folder/missing" -mmin -1440 2>/dev/null)" ]; then
         say "getting $what in $folder"
         rm -rf "$folder"
         mkdir -p "$folder"
-        if "$make" "$folder" >build/kubernetes.log 2>&1; then
+        if "$make" "$folder" >"build/$name.log" 2>&1; then
             touch "$folder/complete"
             return 0
         fi
-        reason=$(grep -v '^go: downloading \|^[GHI][a-z]*:[0-9]* ' build/kubernetes.log | head -n 1) || true
+        reason=$(grep -v '^go: downloading \|^[GHI][a-z]*:[0-9]* ' "build/$name.log" | head -n 1) || true
         echo "$what: ${reason:-not had within 40 minutes}" >"$folder/missing"
     fi
-    cp "$folder/missing" build/kubernetes-missing
+    cp "$folder/missing" "build/$name-missing"
     return 1
 }
 

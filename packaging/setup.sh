@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Gets what building and testing need, and nothing that is there already:
-#   setup.sh       Debian packages, the Python environment, the tools written in Go, etcd, Calico
+#   setup.sh       Debian packages, the Python environment, the tools written in Go, etcd, BIRD, Calico
 #   setup.sh venv  the Python environment alone (no root needed)
 # Environment and tools lie in ~/.cache/cni-ipam, keyed by what they are made of, so every clone of
-# the project shares them; build/venv, build/tools, build/etcd and build/peers lead there.
+# the project shares them; build/venv, build/tools, build/etcd, build/bird and build/peers lead there.
 # PYTHON=… chooses the interpreter, CNI_IPAM_CACHE=… the cache.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -211,5 +211,7 @@ if [ "${1:-}" != venv ]; then
     make_etcd
     . packaging/kubernetes.sh
     make_kubernetes
+    . packaging/bird.sh
+    make_bird
     make_peers
 fi

@@ -135,13 +135,13 @@ def parse_netconf(request: Request, called_as: str, environ: Environ) -> Netconf
         cni_version=version,
         name=name,
         type=wish(lambda source: source.text("type"), Fields((("", conf),))),
-        chained=_is_chained(conf, ipam),
+        chained=is_chained(conf, ipam),
         **wish(_families, Fields((("ipam.", ipam),))),
         requested=wish(_requested, Fields((("", conf),))),
         default_pools=wish(_default_pools),
         gateway=gateway,
         mask=mask,
-        routes=wish(lambda source: _routes(source, ours=ours)),
+        routes=wish(lambda source: parse_routes(source, ours=ours)),
         agent=wish(_agent),
         **wish(_switches),
         lock_file=wish(lambda source: parse_lock_file(source, datastore)),
@@ -192,16 +192,16 @@ def _ipam(conf: Json, command: str) -> Json:
     """The `ipam` object. ADD as a delegate cannot do without it and its type; others can."""
     ipam = get_key(conf, "ipam")
     if not isinstance(ipam, dict):
-        if command == "ADD" and (ipam is not None or not _is_chained(conf, {})):
+        if command == "ADD" and (ipam is not None or not is_chained(conf, {})):
             refuse("ipam", ipam, f'an object with "type": "{OUR_NAME}"')
         return {}
     kind = get_key(ipam, "type")
-    if command == "ADD" and not (kind and isinstance(kind, str)) and not _is_chained(conf, ipam):
+    if command == "ADD" and not (kind and isinstance(kind, str)) and not is_chained(conf, ipam):
         refuse("ipam.type", kind, f'the name of the IPAM plugin, "{OUR_NAME}"')
     return ipam
 
 
-def _is_chained(conf: Json, ipam: Json) -> bool:
+def is_chained(conf: Json, ipam: Json) -> bool:
     """Whether the netconf is that of a plugin of its own, not of another's IPAM."""
     delegate = get_key(ipam, "type") in (OUR_NAME, CALICO_NAME)
     return get_key(conf, "type") == OUR_NAME and not delegate
@@ -280,7 +280,8 @@ def _gateway_and_mask(fields: Fields, *, ours: bool) -> tuple[str | Address, str
     return gateway, mask
 
 
-def _routes(fields: Fields, *, ours: bool) -> RouteSettings:
+def parse_routes(fields: Fields, *, ours: bool) -> RouteSettings:
+    """Which routes to install, and their mark; `ours` says whose defaults. Raises NetconfError."""
     routes = fields.inner("routes")
     proto = routes.whole("proto", 85, 0, 255)
     if proto in _FOREIGN_PROTOCOLS:

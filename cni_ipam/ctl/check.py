@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,7 @@ from cni_ipam.datastore import keys
 from cni_ipam.ipam.settings import find_unheeded
 
 if TYPE_CHECKING:
+    from cni_ipam.core.block import Block
     from cni_ipam.ctl.session import Session
     from cni_ipam.ctl.survey import Survey
     from cni_ipam.datastore.port import Datastore
@@ -20,12 +21,18 @@ if TYPE_CHECKING:
 _ADDRESSES = (keys.BLOCKS, keys.HANDLES, keys.HOST_AFFINITIES, keys.VIRTUAL_AFFINITIES)
 
 
-def check(context: typer.Context) -> None:
+def check(
+    context: typer.Context,
+    *,
+    show_all_ips: Annotated[
+        bool, typer.Option("--show-all-ips", help="Also tell each address and whose it is.")
+    ] = False,
+) -> None:
     """Check that blocks, affinities and handles agree; exit 1 if an address is not safe."""
     session: Session = context.obj
     print("Checking IPAM for inconsistencies...\n")
     found = survey(session.store)
-    _tell_what_there_is(found)
+    _tell_what_there_is(found, show_all_ips=show_all_ips)
     invalid = find_invalid_blocks(found, session.now)
     print(f"Found {len({finding.where for finding in invalid})} invalid IPAMBlocks.\n")
     findings = [
@@ -93,11 +100,13 @@ def find_wrong_settings(store: Datastore, found: Survey) -> list[Finding]:
     return [Finding(LEFTOVER, "IPAMConfiguration(default)", problem) for problem in problems]
 
 
-def _tell_what_there_is(found: Survey) -> None:
+def _tell_what_there_is(found: Survey, *, show_all_ips: bool) -> None:
     print("Loading all IPAM blocks...")
     print(f"Found {len(found.blocks)} IPAM blocks.")
     for block in found.blocks:
         print(f" IPAM block {block.cidr} affinity={block.affinity or '<none>'}:")
+        if show_all_ips:
+            _tell_addresses(block)
     allocations = sum(len(list(block.allocated())) for block in found.blocks)
     print(f"IPAM blocks record {allocations} allocations.\n")
     print("Loading all IPAM pools...")
@@ -106,3 +115,12 @@ def _tell_what_there_is(found: Survey) -> None:
         print(f"  {pool.cidr}")
     print(f"Found {len(active)} active IP pools.\n")
     print("Validating IPAMBlock structures...")
+
+
+def _tell_addresses(block: Block) -> None:
+    for ordinal, owner in block.allocated():
+        state = "allocated" if owner.released_at is None else "in cooldown"
+        pairs = sorted((owner.secondary or {}).items())
+        attributes = ",".join(f"{name}={value}" for name, value in pairs)
+        whose = f"attrs Main:{owner.handle_id or '<none>'} Extra:{attributes}"
+        print(f"  {block.cidr.address(ordinal)} {state}; {whose}")

@@ -82,7 +82,8 @@ def check_document(value: Any) -> Document:
     version = value.get("apiVersion")
     if kind is None or version != API_VERSION:
         names = f"({value.get('kind') or ''}) and/or version ({version or ''})"
-        raise DocumentError(f"unknown resource type {names}")
+        right = f": write apiVersion: {API_VERSION}" if kind and version else ""
+        raise DocumentError(f"unknown resource type {names}{right}")
     resource = {**value, "metadata": value.get("metadata"), "spec": value.get("spec")}
     for part in ("metadata", "spec"):
         resource[part] = {} if resource[part] is None else resource[part]
@@ -213,6 +214,14 @@ def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> Iterator[dict
         fields[key] = loader.construct_object(value_node, deep=True)
 
 
+def _refuse_tag(loader: _Loader, rest: str, node: yaml.Node) -> None:
+    """A selector such as `!all()` that lacks its quotes. Calico drops the tag, and an empty
+    selector is all nodes: the opposite of what stands there."""
+    del loader
+    problem = f"without quotes !{rest} is a YAML tag and no text: write '!{rest}'"
+    raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+
 _Loader.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in (
     (
@@ -227,3 +236,4 @@ for _tag, _pattern, _first in (
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
 _Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
+_Loader.add_multi_constructor("!", _refuse_tag)

@@ -11,6 +11,8 @@ from cni_ipam.core.config import (
     PERSISTENCE,
 )
 from cni_ipam.core.names import FieldError, check_fields, check_metadata, check_shape
+from cni_ipam.ctl.bgp import check_node_bgp
+from cni_ipam.routes.peers import DEFAULT_AS_NUMBER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
 
     Resource = dict[str, Any]
 
-DEFAULT_AS_NUMBER = 64512
 LONGEST_LIST_SHOWN = 80
 
 NODE_TYPES: dict[str, type] = {
@@ -49,7 +50,8 @@ CONFIG_TYPES: dict[str, type] = {
 
 def check_node(resource: Resource) -> list[FieldError]:
     """The rules that a Node breaks."""
-    return check_shape(resource, "Node", NODE_TYPES) or check_metadata(resource["metadata"])
+    shape = check_shape(resource, "Node", NODE_TYPES)
+    return shape or check_metadata(resource["metadata"]) + check_node_bgp(resource)
 
 
 def check_cluster(resource: Resource) -> list[FieldError]:

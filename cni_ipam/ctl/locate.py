@@ -4,7 +4,6 @@ configuration of this node has it. The first of them that says anything decides.
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ import yaml
 from cni_ipam.cni.etcd_settings import parse_etcd
 from cni_ipam.cni.fields import Fields, get_key, kind_of
 from cni_ipam.cni.kubernetes_settings import parse_kubernetes
-from cni_ipam.cni.netconf import CALICO_NAME, OUR_NAME
+from cni_ipam.cni.netconf import CALICO_NAME
 from cni_ipam.cni.settings import (
     DATASTORE_KINDS,
     DEFAULT_SQLITE_PATH,
@@ -22,6 +21,7 @@ from cni_ipam.cni.settings import (
     Setting,
     parse_datastore,
 )
+from cni_ipam.ctl.networks import read_networks
 from cni_ipam.errors import CniIpamError, OperatorError
 from cni_ipam.lean.record import replace
 from cni_ipam.routes.plan import RouteSettings
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from cni_ipam.cni.kubernetes_settings import KubernetesSettings
 
 DEFAULT_CONFIG_PATH = "/etc/calico/calicoctl.cfg"
-DEFAULT_NETCONF_DIR = "/etc/cni/net.d"
-NETCONF_DIR_VARIABLE = "CNI_NETCONF_DIR"
 USERS_KUBECONFIG = ".kube/config"
 
 # These name a datastore. KUBECONFIG alone does not: every operator of a cluster has it set.
@@ -258,43 +256,16 @@ def _refuse_unknown(path: str, prefix: str, fields: dict[Any, Any], known: Itera
 def _find_netconf(wishes: Wishes, environ: Mapping[str, str]) -> tuple[Fields, bool]:
     """The settings of the first network of this node whose addresses come from a datastore, and
     whether that may be an embedded one. Raises OperatorError if only unreadable files are left."""
-    folder = wishes.netconf_dir or environ.get(NETCONF_DIR_VARIABLE) or DEFAULT_NETCONF_DIR
-    unreadable = ""
-    for name in _netconf_names(folder):
-        path = os.path.join(folder, name)
-        try:
-            with open(path, "rb") as file:
-                document = json.load(file)
-        except (OSError, ValueError, RecursionError) as error:
-            unreadable = unreadable or f"{path}: {error}"
-            continue
-        for plugin in _plugins(document):
-            ipam = get_key(plugin, "ipam")
-            ipam = ipam if isinstance(ipam, dict) else {}
-            kinds = (get_key(ipam, "type"), get_key(plugin, "type"))
-            if OUR_NAME in kinds or kinds[0] == CALICO_NAME:
-                return Fields((("ipam.", ipam), ("", plugin))), kinds[0] != CALICO_NAME
-    if unreadable:
+    networks = read_networks(wishes, environ)
+    if networks.roles:
+        first = networks.roles[0]
+        return first.fields, first.called_as != CALICO_NAME
+    if networks.unreadable:
         raise OperatorError(
-            f"cannot tell where the datastore is: {unreadable}",
+            f"cannot tell where the datastore is: {networks.unreadable}",
             "name it with --sqlite-path or --datastore-type",
         )
     return Fields(()), True
-
-
-def _netconf_names(folder: str) -> list[str]:
-    try:
-        names = os.listdir(folder)
-    except OSError:
-        return []
-    return sorted(name for name in names if name.endswith((".conf", ".conflist", ".json")))
-
-
-def _plugins(document: Any) -> list[dict[str, Any]]:
-    if not isinstance(document, dict):
-        return []
-    plugins = document.get("plugins", [document])
-    return [p for p in plugins if isinstance(p, dict)] if isinstance(plugins, list) else []
 
 
 def _routes(node: Fields) -> RouteSettings:

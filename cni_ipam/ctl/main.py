@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cni_ipam.ctl import check, cluster, configure, crud, label, release, show
+from cni_ipam.ctl import bird, check, cluster, configure, crud, label, release, routes, show
 from cni_ipam.ctl.locate import Wishes
 from cni_ipam.ctl.session import Session
 from cni_ipam.errors import CniIpamError, Conflict
@@ -127,6 +127,12 @@ def _application(environ: Mapping[str, str]) -> typer.Typer:
         name="ipam",
         help="Addresses.",
     )
+    application.add_typer(
+        _group(routes.show, routes.check, routes.repair, routes.watch, bird.bird_config),
+        name="routes",
+        help="This node's routes.",
+    )
+    application.add_typer(_group(bird.status), name="node", help="This node.")
     datastore = _group(cluster.lock, cluster.unlock, cluster.upgrade)
     datastore.add_typer(
         _group(cluster.lock, cluster.unlock), name="migrate", help="As calicoctl has them."

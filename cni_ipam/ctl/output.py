@@ -89,8 +89,15 @@ def format_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def format_box(headings: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: int = 0) -> str:
-    """A table with a frame; the last `numbers` columns are to the right, but for their headings."""
+def format_box(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    numbers: int = 0,
+    is_centered: bool = False,
+) -> str:
+    """A table with a frame; the last `numbers` columns are to the right, but for their headings,
+    which can stand in the middle."""
     columns = list(zip(headings, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
     rule = "+" + "+".join("-" * (width + 2) for width in widths) + "+\n"
@@ -103,6 +110,11 @@ def format_box(headings: Sequence[str], rows: Sequence[Sequence[str]], *, number
         ]
         return "| " + " | ".join(padded) + " |\n"
 
+    if is_centered:
+        headings = [
+            " " * ((width - len(heading)) // 2) + heading
+            for heading, width in zip(headings, widths, strict=True)
+        ]
     body = "".join(line(row, texts) for row in rows)
     return rule + line(headings, len(headings)) + rule + body + (rule if rows else "")
 

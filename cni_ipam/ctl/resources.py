@@ -18,6 +18,7 @@ from cni_ipam.core.pool_rules import (
     check_reservation,
     with_pool_defaults,
 )
+from cni_ipam.ctl import bgp
 from cni_ipam.ctl.kinds import (
     CLUSTER_TYPES,
     CONFIG_TYPES,
@@ -275,7 +276,41 @@ KINDS: tuple[Kind, ...] = (
         narrow=("NAME",),
         wide=("NAME", "ASN", "IPV4", "IPV6"),
         check=check_node,
+        with_defaults=bgp.with_plain_node_number,
         has_status=True,
+    ),
+    Kind(
+        name="BGPPeer",
+        aliases=("bgppeer", "bgppeers", "bgpp", "bgpps", "bp", "bps"),
+        prefix=keys.BGP_PEERS,
+        spec_order=tuple(bgp.PEER_TYPES),
+        columns={
+            "NAME": show_name,
+            "PEERIP": field("peerIP"),
+            "NODE": bgp.show_local_side,
+            "ASN": field("asNumber", 0),
+        },
+        narrow=("NAME", "PEERIP", "NODE", "ASN"),
+        wide=("NAME", "PEERIP", "NODE", "ASN"),
+        check=bgp.check_peer,
+        with_defaults=bgp.with_plain_numbers,
+    ),
+    Kind(
+        name="BGPConfiguration",
+        aliases=("bgpconfiguration", "bgpconfigurations", "bgpconfig", "bgpconfigs"),
+        prefix=keys.BGP_CONFIGURATIONS,
+        spec_order=tuple(bgp.CONFIGURATION_TYPES),
+        columns={
+            "NAME": show_name,
+            "LOGSEVERITY": field("logSeverityScreen"),
+            "MESHENABLED": bgp.set_field("nodeToNodeMeshEnabled"),
+            "ASNUMBER": bgp.set_field("asNumber"),
+        },
+        narrow=("NAME", "LOGSEVERITY", "MESHENABLED", "ASNUMBER"),
+        wide=("NAME", "LOGSEVERITY", "MESHENABLED", "ASNUMBER"),
+        check=bgp.check_configuration,
+        always=("nodeToNodeMeshEnabled",),
+        with_defaults=bgp.with_plain_numbers,
     ),
     Kind(
         name="ClusterInformation",

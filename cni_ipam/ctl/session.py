@@ -8,14 +8,16 @@ import time
 from typing import TYPE_CHECKING
 
 from cni_ipam.ctl.locate import locate
+from cni_ipam.ctl.networks import find_node_settings, read_networks
 from cni_ipam.datastore.open import open_datastore
-from cni_ipam.errors import RouteError
+from cni_ipam.errors import DatastoreUnavailable, RouteError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from cni_ipam.core.address import Cidr
     from cni_ipam.ctl.locate import Place, Wishes
+    from cni_ipam.ctl.networks import NodeSettings
     from cni_ipam.datastore.port import Datastore
 
 
@@ -27,6 +29,8 @@ class Session:
         self._environ = environ
         self._place: Place | None = None
         self._store: Datastore | None = None
+        self.limit_seconds: float | None = None
+        """How long to wait for a datastore that is away; None for as long as a runtime does."""
 
     @property
     def place(self) -> Place:
@@ -39,8 +43,28 @@ class Session:
     def store(self) -> Datastore:
         """The datastore; raises as `locate` and `open_datastore`."""
         if self._store is None:
-            self._store = open_datastore(self.place.datastore)
+            self._store = self.open_another()
         return self._store
+
+    def open_another(self) -> Datastore:
+        """The datastore once more, for a thread of its own; the caller closes it. Raises as
+        `store`."""
+        return open_datastore(self.place.datastore, limit_seconds=self.limit_seconds)
+
+    def require_datastore(self) -> None:
+        """Raises DatastoreUnavailable if the datastore is a file that was never made."""
+        datastore = self.place.datastore
+        if datastore.kind == "sqlite" and not os.path.exists(datastore.sqlite_path):
+            raise DatastoreUnavailable(
+                f"there is no datastore {datastore.sqlite_path}", "the first ADD makes it"
+            )
+
+    def find_node(self, name: str | None = None) -> NodeSettings:
+        """How this node's routes are looked after; `name` is what the command line calls it.
+
+        Raises as `find_node_settings`."""
+        networks = read_networks(self._wishes, self._environ)
+        return find_node_settings(networks, self.place.datastore, name)
 
     @property
     def now(self) -> int:

@@ -6,6 +6,8 @@ from cni_ipam.core.address import Cidr, parse_cidr
 
 POOLS = "/calico/resources/v3/projectcalico.org/ippools/"
 RESERVATIONS = "/calico/resources/v3/projectcalico.org/ipreservations/"
+BGP_CONFIGURATIONS = "/calico/resources/v3/projectcalico.org/bgpconfigurations/"
+BGP_PEERS = "/calico/resources/v3/projectcalico.org/bgppeers/"
 NODES = "/calico/resources/v3/projectcalico.org/nodes/"
 CLUSTER_INFORMATION = "/calico/resources/v3/projectcalico.org/clusterinformations/default"
 CONFIG = "/calico/ipam/v2/config"

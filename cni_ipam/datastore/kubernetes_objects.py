@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 GROUPS = (V1, V3)
 LONGEST_NAME = 253
 _KINDS = {
+    "bgpconfigurations": "BGPConfiguration",
+    "bgppeers": "BGPPeer",
     "blockaffinities": "BlockAffinity",
     "clusterinformations": "ClusterInformation",
     "configmaps": "ConfigMap",

@@ -22,6 +22,8 @@ METADATA_ANNOTATION = "projectcalico.org/metadata"
 MARKER_NAMESPACE = "kube-system"
 MARKER_PREFIX = "cni-ipam-default-pool-"
 PREFIXES = {
+    "BGPConfiguration": keys.BGP_CONFIGURATIONS,
+    "BGPPeer": keys.BGP_PEERS,
     "IPPool": keys.POOLS,
     "IPReservation": keys.RESERVATIONS,
     "ClusterInformation": keys.CLUSTER_INFORMATION.removesuffix("default"),

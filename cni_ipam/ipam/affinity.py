@@ -143,7 +143,7 @@ def release_blocks(
 
     Raises ValidationError as `claim_blocks`; goes on after another error and raises the first."""
     _pool_of(store.read([Range(keys.POOLS, prefix=True)])[0], cidr)
-    found = _list_affinities(store, [keys.affinities_prefix(host, cidr.version, kind)])
+    found = list_affinities(store, [keys.affinities_prefix(host, cidr.version, kind)])
     inside = [affinity for affinity in found if cidr.covers(affinity.cidr)]
     return _release_all(store, inside, now, must_be_empty=must_be_empty)
 
@@ -154,7 +154,7 @@ def release_host(
     """Take all blocks of both families from `host`; those that it lost.
 
     Goes on after an error and raises the first."""
-    found = _list_affinities(store, [keys.affinities_prefix(host, v, kind) for v in BITS])
+    found = list_affinities(store, [keys.affinities_prefix(host, v, kind) for v in BITS])
     return _release_all(store, found, now, must_be_empty=must_be_empty)
 
 
@@ -162,7 +162,7 @@ def release_pool(store: Datastore, cidr: Cidr, now: int) -> list[Cidr]:
     """Take the blocks that begin inside `cidr` from all their hosts; those that were lost.
 
     Goes on after an error and raises the first."""
-    found = _list_affinities(store, [keys.HOST_AFFINITIES, keys.VIRTUAL_AFFINITIES])
+    found = list_affinities(store, [keys.HOST_AFFINITIES, keys.VIRTUAL_AFFINITIES])
     inside = [affinity for affinity in found if cidr.contains(affinity.cidr.address(0))]
     return _release_all(store, inside, now, must_be_empty=False)
 
@@ -182,7 +182,7 @@ def _remove_marker(store: Datastore, host: str) -> None:
         store.commit(draft.writes())
 
 
-def _list_affinities(store: Datastore, prefixes: Iterable[str]) -> list[Affinity]:
+def list_affinities(store: Datastore, prefixes: Iterable[str]) -> list[Affinity]:
     """The affinities as their keys name them: their states, and broken values, do not matter."""
     ranges = [Range(prefix, prefix=True, keys_only=True) for prefix in prefixes]
     found = [keys.find_affinity(e.key) for entries in store.read(ranges) for e in entries]

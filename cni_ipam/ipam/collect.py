@@ -19,7 +19,7 @@ from cni_ipam.lean.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from cni_ipam.core.address import Address, Cidr
     from cni_ipam.core.block import Attribute
@@ -54,21 +54,31 @@ class Living:
 
 def collect(store: Datastore, living: Living, now: int) -> tuple[Released, list[CniIpamError]]:
     """Release every dead allocation; goes on after an error and returns them all."""
+    return release_meant(store, living.is_dead, living.node, now)
+
+
+def release_meant(
+    store: Datastore, is_meant: Callable[[Attribute], bool], host: str, now: int
+) -> tuple[Released, list[CniIpamError]]:
+    """Release every allocation that is meant, in any block; of the blocks that are lost thereby
+    those of `host` are told. Goes on after an error and returns them all."""
     addresses: list[Address] = []
     lost: list[Cidr] = []
     errors: list[CniIpamError] = []
-    for cidr in _candidates(store, living, errors):
+    for cidr in _candidates(store, is_meant, errors):
         try:
-            collected = _collect_block(store, living, cidr, now)
+            released = _release_from(store, is_meant, host, cidr, now)
         except CniIpamError as error:
             errors.append(error)
         else:
-            addresses += collected.addresses
-            lost += collected.blocks
+            addresses += released.addresses
+            lost += released.blocks
     return Released(tuple(addresses), tuple(lost)), errors
 
 
-def _candidates(store: Datastore, living: Living, errors: list[CniIpamError]) -> Iterable[Cidr]:
+def _candidates(
+    store: Datastore, is_meant: Callable[[Attribute], bool], errors: list[CniIpamError]
+) -> Iterable[Cidr]:
     found = []
     for page in store.pages(keys.BLOCKS, PAGE_SIZE):
         for entry in page:
@@ -79,23 +89,27 @@ def _candidates(store: Datastore, living: Living, errors: list[CniIpamError]) ->
             except CorruptRecord as error:
                 errors.append(error)
                 continue
-            if block.find_ordinals(living.is_dead):
+            if block.find_ordinals(is_meant):
                 found.append(block.cidr)
     return found
 
 
-def _collect_block(store: Datastore, living: Living, cidr: Cidr, now: int) -> Released:
-    return retry(lambda: _try_collect(store, living, cidr, now))
+def _release_from(
+    store: Datastore, is_meant: Callable[[Attribute], bool], host: str, cidr: Cidr, now: int
+) -> Released:
+    return retry(lambda: _try_release(store, is_meant, host, cidr, now))
 
 
-def _try_collect(store: Datastore, living: Living, cidr: Cidr, now: int) -> Released:
+def _try_release(
+    store: Datastore, is_meant: Callable[[Attribute], bool], host: str, cidr: Cidr, now: int
+) -> Released:
     entries, config, stored = store.read(
         [Range(keys.block_key(cidr)), Range(keys.CONFIG), Range(keys.POOLS, prefix=True)]
     )
     if not entries:
         return Released()
     block = codec.decode_block(entries[0])
-    ordinals = block.find_ordinals(living.is_dead)
+    ordinals = block.find_ordinals(is_meant)
     if not ordinals:
         return Released()
     cooldown = codec.decode_found_config(config).cooldown_seconds
@@ -105,5 +119,5 @@ def _try_collect(store: Datastore, living: Living, cidr: Cidr, now: int) -> Rele
     ending = put_released(store, draft, pools, left, entries[0].revision)
     lower_handles(store, draft, block, left, ordinals)
     store.commit(draft.writes())
-    mine = ending.is_lost and left.affinity == owner_of(living.node)
+    mine = ending.is_lost and left.affinity == owner_of(host)
     return Released(tuple([cidr.address(o) for o in ordinals]), (cidr,) if mine else ())

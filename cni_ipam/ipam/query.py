@@ -1,11 +1,13 @@
-"""Questions: who has an address, which addresses a handle has, how full the pools are.
+"""Questions: who has an address, which addresses a handle or a host has, how full the pools are.
 
 Nothing is written. A block is looked at as it is now: what has rested long enough is free.
 """
 
 from __future__ import annotations
 
+from cni_ipam.core.address import BITS
 from cni_ipam.core.config import IpamConfig
+from cni_ipam.core.host import gather
 from cni_ipam.core.pool import find_pool
 from cni_ipam.core.reservation import Reservations
 from cni_ipam.core.utilization import measure_pools
@@ -18,8 +20,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from cni_ipam.core.address import Address
+    from cni_ipam.core.address import Address, Cidr
     from cni_ipam.core.block import Attribute, Block
+    from cni_ipam.core.host import HostRecords
     from cni_ipam.core.utilization import PoolUtilization
     from cni_ipam.datastore.port import Datastore
     from cni_ipam.errors import CorruptRecord
@@ -85,6 +88,29 @@ def addresses_of(store: Datastore, handle_id: str) -> list[Address]:
         for block, _ in blocks.values()
         for ordinal in block.find_ordinals(lambda owner: owner.handle == handle_id)
     ]
+
+
+def read_host(store: Datastore, host: str) -> HostRecords:
+    """The part of `host` in the records, all from one moment where the store can; one request.
+
+    Every block is looked at: a host may have an address of any."""
+    ranges = [Range(keys.affinities_prefix(host, version), prefix=True) for version in BITS]
+    *claims, blocks = store.read([*ranges, Range(keys.BLOCKS, prefix=True)])
+    faults: list[CorruptRecord] = []
+    affinities = [
+        affinity
+        for entries in claims
+        for affinity in codec.decode_all(codec.decode_affinity, entries, faults)
+    ]
+    known = codec.decode_all(codec.decode_block, blocks, faults)
+    unclear = [_find_cidr(fault.key) for fault in faults]
+    return gather(host, affinities, known, [cidr for cidr in unclear if cidr is not None])
+
+
+def _find_cidr(key: str) -> Cidr | None:
+    """The block that a key, its own or an affinity's, is about."""
+    affinity = keys.find_affinity(key)
+    return keys.find_block(key) if affinity is None else affinity[2]
 
 
 def read_utilization(store: Datastore, wanted: Collection[str] = ()) -> list[PoolUtilization]:

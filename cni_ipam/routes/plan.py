@@ -119,14 +119,6 @@ def wanted_blackholes(blocks: Iterable[Cidr]) -> list[Cidr]:
     return list(dict.fromkeys([block for block in blocks if block.prefix < BITS[block.version]]))
 
 
-def plan_blackholes(wanted: Iterable[Cidr], found: Iterable[Cidr]) -> tuple[list[Cidr], list[Cidr]]:
-    """What to add and what to remove so that the blackholes `found` become the `wanted` ones."""
-    wanted, found = dict.fromkeys(wanted), dict.fromkeys(found)
-    to_add = [cidr for cidr in wanted if cidr not in found]
-    to_remove = [cidr for cidr in found if cidr not in wanted]
-    return to_add, to_remove
-
-
 def is_host_device(link: FoundLink, pod_link: FoundLink, namespace: int) -> bool:
     """Whether `link` is the peer of `pod_link`, which lies in the namespace of that id.
 

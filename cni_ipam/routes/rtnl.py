@@ -119,7 +119,7 @@ class RtnlRoutes:
             master = self._find_link(index=link.master) if link.master else None
         except (OSError, NetlinkError) as error:
             operation = f"find the host side of {ifname} in {netns_path}"
-            raise refusal(operation, *_cause(error)) from error
+            raise refusal(operation, *cause_of(error)) from error
         return name_host_device(link, master)
 
     def close(self) -> None:
@@ -154,7 +154,7 @@ class RtnlRoutes:
         table = self._settings.table
         wanted = {"family": FAMILIES[version], "table": table, "type": kind}
         try:
-            found = self._dump_routes(wanted | ({"proto": proto} if proto else {}))
+            found = dump_routes(self._kernel, wanted | ({"proto": proto} if proto else {}))
         except NetlinkError as error:
             if error.code in ABSENT:
                 return []
@@ -165,14 +165,6 @@ class RtnlRoutes:
             if (route.cidr.version, route.kind, route.table) == (version, kind, table)
             and proto in (0, route.proto)
         ]
-
-    def _dump_routes(self, wanted: dict[str, int]) -> list[Any]:
-        """One whole dump: it is repeated if the table changed in between."""
-        for _ in range(ATTEMPTS):
-            found = list(self._kernel.route("dump", **wanted))
-            if not any(message["header"]["flags"] & NLM_F_DUMP_INTR for message in found):
-                return found
-        raise NetlinkError(errno.EAGAIN, f"interrupted {ATTEMPTS} times")
 
     def _find_namespace(self, path: str) -> int | None:
         """Our id of the network namespace at `path`; None if no interface of ours has a peer there.
@@ -204,7 +196,7 @@ class RtnlRoutes:
 
     def _find_link(self, **wanted: int | str) -> FoundLink | None:
         try:
-            return _found_link(self._kernel.link("get", **wanted)[0])
+            return found_link(self._kernel.link("get", **wanted)[0])
         except NetlinkError as error:
             if error.code == errno.ENODEV:
                 return None
@@ -212,19 +204,38 @@ class RtnlRoutes:
 
     def _refusal(self, operation: str, error: NetlinkError) -> RouteError:
         """The error of a route in our table."""
-        return refusal(f"{operation} in table {self._settings.table}", *_cause(error))
+        return refusal(f"{operation} in table {self._settings.table}", *cause_of(error))
+
+
+def dump_routes(kernel: IPRoute, wanted: dict[str, int]) -> list[nlmsg]:
+    """One whole dump: it is repeated if the table changed in between. Raises NetlinkError."""
+    for _ in range(ATTEMPTS):
+        found = list(kernel.route("dump", **wanted))
+        if not any(message["header"]["flags"] & NLM_F_DUMP_INTR for message in found):
+            return found
+    raise NetlinkError(errno.EAGAIN, f"interrupted {ATTEMPTS} times")
+
+
+def table_of(message: nlmsg) -> int:
+    """The table of a route's message."""
+    return int(message.get_attr("RTA_TABLE") or message["table"])
+
+
+def destination_of(message: nlmsg) -> Cidr:
+    """The destination of a route's message."""
+    family, destination = message["family"], message.get_attr("RTA_DST")
+    base = int.from_bytes(socket.inet_pton(family, destination)) if destination else 0
+    return Cidr(4 if family == socket.AF_INET else 6, base, message["dst_len"])
 
 
 def _found_route(message: nlmsg) -> FoundRoute:
-    family, destination = message["family"], message.get_attr("RTA_DST")
-    base = int.from_bytes(socket.inet_pton(family, destination)) if destination else 0
-    cidr = Cidr(4 if family == socket.AF_INET else 6, base, message["dst_len"])
-    table = message.get_attr("RTA_TABLE") or message["table"]
     device = message.get_attr("RTA_OIF") or 0
-    return FoundRoute(cidr, message["type"], message["proto"], table, device)
+    kind, proto = message["type"], message["proto"]
+    return FoundRoute(destination_of(message), kind, proto, table_of(message), device)
 
 
-def _found_link(message: nlmsg) -> FoundLink:
+def found_link(message: nlmsg) -> FoundLink:
+    """The interface of a message."""
     info = message.get_attr("IFLA_LINKINFO")
     return FoundLink(
         index=message["index"],
@@ -236,7 +247,8 @@ def _found_link(message: nlmsg) -> FoundLink:
     )
 
 
-def _cause(error: OSError | NetlinkError) -> tuple[int | None, str]:
+def cause_of(error: OSError | NetlinkError) -> tuple[int | None, str]:
+    """The number of an error, and its reason with the kernel's own words."""
     if isinstance(error, OSError):
         return error.errno, error.strerror or str(error)
     number: int = error.code

@@ -38,7 +38,10 @@ ACCOUNT = "system:serviceaccount:kube-system:cni-ipam"
 CONF = ROOT / "conf"
 GROUP = "/apis/crd.projectcalico.org/v1"
 RECORDS = ("ipamblocks", "blockaffinities", "ipamhandles")
-SET = ("ippools", "ipreservations", "ipamconfigs", "clusterinformations")
+SET = (
+    *("ippools", "ipreservations", "ipamconfigs", "clusterinformations"),
+    *("bgppeers", "bgpconfigurations"),
+)
 
 
 @contextlib.contextmanager
@@ -105,6 +108,7 @@ def put(cluster: Cluster, plural: str, name: str, spec: Json) -> None:
         "ipreservations": "IPReservation",
         "ipamconfigs": "IPAMConfig",
         "clusterinformations": "ClusterInformation",
+        "bgppeers": "BGPPeer",
     }
     body = {"kind": kinds[plural], "metadata": {"name": name}, "spec": spec}
     create(cluster, f"{GROUP}/{plural}", body | {"apiVersion": GROUP.removeprefix("/apis/")})

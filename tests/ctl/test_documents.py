@@ -58,7 +58,10 @@ def test_an_unknown_field_is_refused(part):
     [
         ("a: [", "error converting YAML to JSON: yaml: line "),
         ("just text", "an object is a map with kind and apiVersion, not 'just text'"),
-        ("apiVersion: v1\nkind: IPPool\n", "unknown resource type (IPPool) and/or version (v1)"),
+        (
+            "apiVersion: v1\nkind: IPPool\n",
+            "unknown resource type (IPPool) and/or version (v1): write apiVersion: ",
+        ),
         (
             "apiVersion: projectcalico.org/v3\nkind: Foo\n",
             "unknown resource type (Foo) and/or version (projectcalico.org/v3)",
@@ -77,6 +80,18 @@ def test_what_is_no_object_is_refused(text, expected):
     with pytest.raises(DocumentError) as caught:
         parse_documents(text)
     assert str(caught.value).startswith(expected)
+
+
+@pytest.mark.parametrize("selector", ["!all()", "!has(rack)"])
+def test_a_selector_that_lacks_its_quotes_is_refused(selector):
+    """It would be a YAML tag on nothing, so the pool would be for all nodes; the fix is told."""
+    expected = (
+        "error converting YAML to JSON: yaml: line 4: "
+        f"without quotes {selector} is a YAML tag and no text: write '{selector}'"
+    )
+    with pytest.raises(DocumentError) as caught:
+        parse_documents(f"{HEAD}spec:\n  nodeSelector: {selector}\n")
+    assert expected == str(caught.value)
 
 
 def test_a_wrong_type_is_named(operator):

@@ -226,6 +226,25 @@ Check complete; found 0 problems.
     assert (0, expected) == (result.status, result.out)
 
 
+def test_check_shows_whose_each_address_is(busy):
+    """In calicoctl's words, the attributes sorted; an address that rests is nobody's."""
+    busy.types("ipam", "configure", "--ip-cooldown-seconds=60")
+    busy.types("ipam", "release", "--ip=10.0.0.8")
+    whose = "Extra:namespace=default,node=node1,pod=web-1"
+    result = busy.types("ipam", "check", "--show-all-ips")
+    assert (
+        f"""\
+ IPAM block 10.0.0.208/29 affinity=host:node1:
+  10.0.0.208 allocated; attrs Main:k8s-pod-network.c2 {whose}
+  10.0.0.209 allocated; attrs Main:k8s-pod-network.c2 {whose}
+  10.0.0.210 allocated; attrs Main:k8s-pod-network.c2 {whose}
+ IPAM block 10.0.0.8/29 affinity=host:node2:
+  10.0.0.8 in cooldown; attrs Main:<none> Extra:
+"""
+        in result.out
+    )
+
+
 def test_check_finds_an_address_that_nobody_could_release(busy):
     """That is unsound, and the exit status says so."""
     key = keys.HANDLES + "k8s-pod-network.c2"

@@ -34,6 +34,14 @@ RESERVATION = (
     '{"kind":"IPReservation","apiVersion":"projectcalico.org/v3","metadata":{"name":"r"},'
     '"spec":{"reservedCIDRs":["10.0.0.0/30"," 10.0.0.9 ","nonsense",""]}}'
 )
+PEER = (
+    '{"kind":"BGPPeer","apiVersion":"projectcalico.org/v3","metadata":{"name":"router"},'
+    '"spec":{"peerIP":"172.20.34.231","asNumber":64513}}'
+)
+BGP_CONFIGURATION = (
+    '{"kind":"BGPConfiguration","apiVersion":"projectcalico.org/v3",'
+    '"metadata":{"name":"default"},"spec":{"nodeToNodeMeshEnabled":false,"asNumber":64500}}'
+)
 NODE = (
     '{"kind":"Node","apiVersion":"projectcalico.org/v3","metadata":{"name":"node1",'
     '"labels":{"rack":"1"}},"spec":{"bgp":{"ipv4Address":"192.168.0.1/24"}},"status":{}}'

@@ -14,7 +14,7 @@ from cni_ipam.datastore.kubernetes_records import V1, V3
 from cni_ipam.datastore.kubernetes_resources import reverse_uid
 from cni_ipam.datastore.port import Entry
 from cni_ipam.errors import OperatorError
-from tests.datastore.golden import CLUSTER, POOL, RESERVATION
+from tests.datastore.golden import BGP_CONFIGURATION, CLUSTER, PEER, POOL, RESERVATION
 from tests.datastore.golden_kubernetes import REAL_UID, SHOWN_UID, stored
 
 POOL_KEY = keys.POOLS + "pool1"
@@ -77,6 +77,8 @@ def test_what_is_not_a_uuid_stays(uid):
         (POOL_KEY, POOL, "IPPool"),
         (keys.RESERVATIONS + "r", RESERVATION, "IPReservation"),
         (keys.CLUSTER_INFORMATION, CLUSTER, "ClusterInformation"),
+        (keys.BGP_PEERS + "router", PEER, "BGPPeer"),
+        (keys.BGP_CONFIGURATIONS + "default", BGP_CONFIGURATION, "BGPConfiguration"),
     ],
 )
 @pytest.mark.parametrize("group", GROUPS)

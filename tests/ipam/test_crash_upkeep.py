@@ -24,6 +24,7 @@ from cni_ipam.ipam.affinity import (
     remove_host,
 )
 from cni_ipam.ipam.assign import ensure_block
+from cni_ipam.ipam.departure import release_node
 from cni_ipam.ipam.free import ReleaseRequest, release_addresses
 from cni_ipam.ipam.owner import OwnerUpdates, set_owner
 from cni_ipam.ipam.release import release_handle
@@ -141,6 +142,22 @@ def many_dead(store):
     release_block(store, BLOCK)
 
 
+def dead_node(store):
+    """A node's addresses in blocks of its own, of another's and of nobody's, in both families, an
+    address of another node in its block, an empty block of its, a marker of long ago."""
+    put_pool(store, "six", "fd00::/120")
+    put_node(store, "node1")
+    put(store, f"{keys.HOST_AFFINITIES}node1", "")
+    add(store, "bystander", "node2", fixed=["10.0.0.9"])
+    add(store, ME, fixed=["10.0.0.5"])
+    add(store, ME, ifname="eth1", counts={6: 1})
+    add(store, "dead1", fixed=["10.0.0.10"])
+    add(store, "bystander2", "node2", fixed=["10.0.0.6"])
+    add(store, "dead2", fixed=["10.0.0.13"])
+    release_block(store, "10.0.0.12/30")
+    claim_blocks(store, "node1", parse_cidr("10.0.0.0/30"), NOW)
+
+
 def add_me(**fields) -> Step:
     return lambda store: add(store, ME, **fields)
 
@@ -214,6 +231,7 @@ SCENES: dict[str, tuple[Step, Step]] = {
     "settings": (nothing, lambda store: write_config(store, IpamConfig(cooldown_seconds=9))),
     "change of settings": (nothing, lambda store: change_config(store, cooldown_seconds=9)),
     "default pools": (bare, add_me(counts={4: 0, 6: 0}, default_pools=DEFAULT, gateway="auto")),
+    "departure of a node": (dead_node, lambda store: release_node(store, "node1", NOW)),
     "GC of several blocks": (many_dead, collect_dead),
     "GC of the last of a lost block": (unselected_and_used, collect_dead),
 }

@@ -8,7 +8,8 @@ from cni_ipam.core.address import parse_address
 from cni_ipam.core.moment import SECOND
 from cni_ipam.datastore import keys
 from cni_ipam.errors import CoolingDown, CorruptRecord, NotFound
-from cni_ipam.ipam.query import addresses_of, find_owner, read_utilization
+from cni_ipam.ipam.query import addresses_of, find_owner, read_host, read_utilization
+from tests.datastore.faults import StoppingDatastore
 from tests.ipam.world import (
     NOW,
     add,
@@ -139,3 +140,39 @@ def test_only_the_wanted_pools_are_measured(store, wanted):
     """By name or CIDR."""
     put_pool(store, "pool2", "10.1.0.0/28", blockSize=30)
     assert ["pool2"] == [pool.name for pool in read_utilization(store, [wanted])]
+
+
+def test_a_hosts_part_of_the_records(store):
+    """Its blocks and claims, its addresses wherever, what others have of its blocks."""
+    add(store, "c1", fixed=["10.0.0.5"])
+    add(store, "c2", "node2", fixed=["10.0.0.6"])
+    add(store, "c3", "node2", fixed=["10.0.0.9"])
+    add(store, "c4", fixed=["10.0.0.10"])
+    put(store, f"{keys.HOST_AFFINITIES}node1/ipv4/block/10.0.0.12-30", {"state": "pending"})
+    found = read_host(store, "node1")
+    assert (["10.0.0.4/30"], ["10.0.0.12/30"]) == (
+        [str(cidr) for cidr in found.own],
+        [str(cidr) for cidr in found.claimed],
+    )
+    assert ["10.0.0.5", "10.0.0.10"] == texts(found.allocations)
+    assert ["10.0.0.6"] == texts(found.lent)
+    assert () == found.unclear
+
+
+def test_a_hosts_part_takes_one_request(store):
+    """Whatever there is of it."""
+    add(store)
+    counting = StoppingDatastore(store)
+    read_host(counting, "node1")
+    assert 1 == counting.reads
+
+
+def test_a_broken_record_leaves_its_block_unclear(store):
+    """The block's own, or the host's claim on it; the others are known."""
+    for address in ("10.0.0.1", "10.0.0.5", "10.0.0.9"):
+        add(store, address, fixed=[address])
+    spoil(store, "10.0.0.4/30")
+    put(store, f"{keys.HOST_AFFINITIES}node1/ipv4/block/10.0.0.8-30", '{"state":')
+    found = read_host(store, "node1")
+    assert {"10.0.0.4/30", "10.0.0.8/30"} == {str(cidr) for cidr in found.unclear}
+    assert ["10.0.0.0/30"] == [str(cidr) for cidr in found.own]

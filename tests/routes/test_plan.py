@@ -5,22 +5,18 @@ from __future__ import annotations
 import errno
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from cni_ipam.core.address import Cidr, parse_cidr
+from cni_ipam.core.address import parse_cidr
 from cni_ipam.routes.plan import (
     FoundLink,
     RouteSettings,
     is_host_device,
     name_host_device,
-    plan_blackholes,
     refusal,
     wanted_blackholes,
 )
 
 BLOCKS = [parse_cidr(text) for text in ("10.0.0.0/26", "10.0.0.64/26", "fd00::/122")]
-CIDRS = st.lists(st.integers(0, 20).map(lambda number: Cidr(4, number << 6, 26)))
 
 
 def test_every_block_is_wanted_as_a_blackhole() -> None:
@@ -45,23 +41,6 @@ def test_prefix_of_32_bits_is_wanted_for_ipv6() -> None:
 def test_block_given_twice_is_wanted_once() -> None:
     """Two affinities may name it during a transfer."""
     assert BLOCKS[:1] == wanted_blackholes([BLOCKS[0], BLOCKS[0]])
-
-
-def test_missing_blackholes_are_added_and_needless_ones_removed() -> None:
-    """What is both wanted and found is left as it is."""
-    to_add, to_remove = plan_blackholes(BLOCKS[:2], BLOCKS[1:])
-
-    assert ([BLOCKS[0]], [BLOCKS[2]]) == (to_add, to_remove)
-
-
-@given(wanted=CIDRS, found=CIDRS)
-def test_planned_changes_turn_found_into_wanted(wanted: list[Cidr], found: list[Cidr]) -> None:
-    """Nothing is added that is there, nothing removed that is not, nothing twice."""
-    to_add, to_remove = plan_blackholes(wanted, found)
-
-    assert set(wanted) == set(found) - set(to_remove) | set(to_add)
-    assert len(to_add) == len(set(to_add) - set(found))
-    assert len(to_remove) == len(set(to_remove) & set(found))
 
 
 def test_routes_are_marked_with_protocol_85_in_the_main_table() -> None:

@@ -1,0 +1,262 @@
+"""From the records to a node's BIRD configuration.
+
+What BIRD cannot be told (a password in a secret, a broken record) concerns one peering or setting:
+it is left out and named, and the others work. A node that could no longer withdraw its blocks
+because somebody mistyped a peer would be the greater evil. Only a broken BGPConfiguration is
+refused as a whole: without it every session might have another AS number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from cni_ipam.core.address import BITS, parse_cidr
+from cni_ipam.core.names import FieldError
+from cni_ipam.ctl.bgp import check_node_bgp
+from cni_ipam.ctl.bgp_values import (
+    parse_as_number,
+    parse_node_address,
+    parse_peer_address,
+    parse_seconds,
+)
+from cni_ipam.ctl.resources import get_kind
+from cni_ipam.datastore import keys
+from cni_ipam.datastore.port import Range
+from cni_ipam.errors import CorruptRecord, OperatorError, ValidationError
+from cni_ipam.routes.bird import Advertised, Speaker, write_config
+from cni_ipam.routes.peers import (
+    BgpNode,
+    BgpSettings,
+    Options,
+    Peering,
+    as_number_of,
+    choose_sessions,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from cni_ipam.core.address import Address, Cidr
+    from cni_ipam.ctl.networks import NodeSettings
+    from cni_ipam.ctl.resources import Kind, Resource
+    from cni_ipam.datastore.port import Datastore, Entry
+
+_NOT_OF_A_PEER = {
+    "password": "BIRD's file would have to hold it",
+    "filters": "there are no BGPFilters here",
+    "reachableBy": "give the node a route to the peer instead",
+}
+_NOT_HEEDED = {
+    "serviceLoadBalancerIPs": "services are not advertised",
+    "serviceExternalIPs": "services are not advertised",
+    "serviceClusterIPs": "services are not advertised",
+    "communities": "routes carry no communities",
+    "prefixAdvertisements": "routes carry no communities",
+}
+_FOR_A_NODE = "node."
+
+
+@dataclass(frozen=True)
+class BirdConfig:
+    """The text for BIRD, and what had to be left out of it."""
+
+    text: str
+    left_out: tuple[str, ...]
+
+
+@dataclass
+class BgpRecords:
+    """What the datastore says about BGP, and in `left_out` what of it could not be used."""
+
+    nodes: dict[str, BgpNode] = field(default_factory=dict)
+    peerings: list[Peering] = field(default_factory=list)
+    configurations: dict[str, Resource] = field(default_factory=dict)
+    exported: list[Cidr] = field(default_factory=list)
+    hidden: list[Cidr] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+def make_bird_config(store: Datastore, node: NodeSettings, own: Sequence[Cidr]) -> BirdConfig:
+    """The configuration of BIRD on `node`, whose confirmed blocks are `own`.
+
+    Raises OperatorError if the node has no address for BGP, and as `read_bgp`."""
+    found = read_bgp(store)
+    speaker = found.nodes.get(node.name)
+    if speaker is None or not speaker.addresses:
+        raise _no_address(node.name, speaker)
+    settings = _read_settings(found)
+    ours = found.configurations.get(_FOR_A_NODE + node.name, {})
+    common = found.configurations.get("default", {})
+    sessions = choose_sessions(speaker, list(found.nodes.values()), found.peerings, settings)
+    text = write_config(
+        Speaker(
+            node=node.name,
+            as_number=as_number_of(speaker, settings),
+            addresses=speaker.addresses,
+            cluster_id=speaker.cluster_id,
+            port=speaker.port or settings.port,
+            binds_to_address={**common, **ours}.get("bindMode") == "NodeIP",
+            ignored_interfaces={**common, **ours}.get("ignoredInterfaces") or (),
+        ),
+        sessions,
+        Advertised(
+            blocks=own,
+            pools=found.exported,
+            hidden=found.hidden,
+            proto=node.routes.proto,
+            bird_owns_blackholes=not node.routes.blackhole,
+        ),
+    )
+    return BirdConfig(text, tuple(found.left_out))
+
+
+def read_bgp(store: Datastore) -> BgpRecords:
+    """Nodes, peers, settings and pools, in one request. Raises as `_decode` for settings."""
+    prefixes = (keys.BGP_CONFIGURATIONS, keys.NODES, keys.BGP_PEERS, keys.POOLS)
+    found = BgpRecords()
+    configurations, nodes, peers, pools = store.read(
+        [Range(prefix, prefix=True) for prefix in prefixes]
+    )
+    for resource in _decode("bgpconfig", configurations):
+        found.configurations[resource["metadata"]["name"]] = resource["spec"]
+    for resource in _decode("node", nodes, found, check_node_bgp):
+        made = _read_node(resource)
+        port = found.configurations.get(_FOR_A_NODE + made.name, {}).get("listenPort")
+        found.nodes[made.name] = replace(made, port=port or None)
+    for resource in _decode("bgppeer", peers, found):
+        try:
+            found.peerings.append(_read_peering(resource))
+        except ValueError as error:
+            found.left_out.append(f"BGPPeer({resource['metadata']['name']}): {error}")
+    for resource in _decode("ippool", pools, found, _check_cidr):
+        _read_pool(resource, found)
+    return found
+
+
+def _decode(
+    alias: str,
+    entries: Iterable[Entry],
+    found: BgpRecords | None = None,
+    check: Callable[[Resource], list[FieldError]] | None = None,
+) -> list[Resource]:
+    """The resources of a kind that keep its rules, or as much of them as `check` asks for; others
+    are left out of what is `found`. Without that they are refused: settings are everybody's.
+
+    Raises CorruptRecord, ValidationError."""
+    kind, resources = get_kind(alias), []
+    for entry in entries:
+        try:
+            resources.append(_decode_sound(kind, entry, check or kind.check))
+        except (CorruptRecord, ValidationError) as error:
+            if found is None:
+                raise
+            found.left_out.append(error.msg)
+    return resources
+
+
+def _decode_sound(
+    kind: Kind, entry: Entry, check: Callable[[Resource], list[FieldError]]
+) -> Resource:
+    resource = kind.known(kind.decode(entry))
+    errors = check(resource)
+    if errors:
+        name = kind.identify(resource["metadata"]["name"])
+        raise ValidationError(f"{name}: {'; '.join(map(str, errors))}")
+    return resource
+
+
+def _check_cidr(resource: Resource) -> list[FieldError]:
+    """Which pools are told depends on nothing else of them."""
+    try:
+        parse_cidr(str(resource["spec"].get("cidr")))
+    except ValueError as error:
+        return [FieldError("spec.cidr", None, str(error))]
+    return []
+
+
+def _read_node(resource: Resource) -> BgpNode:
+    bgp = resource["spec"].get("bgp") or {}
+    addresses: dict[int, Address] = {}
+    for version in BITS:
+        text = bgp.get(f"ipv{version}Address")
+        if text:
+            addresses[version] = parse_node_address(text)
+    return BgpNode(
+        name=resource["metadata"]["name"],
+        addresses=addresses,
+        as_number=bgp.get("asNumber"),
+        labels=resource["metadata"].get("labels") or {},
+        cluster_id=bgp.get("routeReflectorClusterID") or "",
+    )
+
+
+def _read_pool(resource: Resource, found: BgpRecords) -> None:
+    spec = resource["spec"]
+    kept = found.hidden if spec.get("disableBGPExport") else found.exported
+    kept.append(parse_cidr(spec["cidr"]))
+    for mode in ("ipipMode", "vxlanMode"):
+        if spec.get(mode) not in (None, "Never"):
+            name = resource["metadata"]["name"]
+            found.left_out.append(f"IPPool({name}): {mode} is not heeded: there are no tunnels")
+
+
+def _read_peering(resource: Resource) -> Peering:
+    """A BGPPeer. Raises ValueError for what BIRD cannot be told."""
+    spec = resource["spec"]
+    for name, reason in _NOT_OF_A_PEER.items():
+        if spec.get(name):
+            raise ValueError(f"{name} is not supported: {reason}")
+    address, port = None, None
+    if spec.get("peerIP"):
+        address, port = parse_peer_address(spec["peerIP"])
+        if not spec.get("asNumber"):
+            raise ValueError("asNumber is missing")
+    elif not spec.get("peerSelector"):
+        raise ValueError("it has neither peerIP nor peerSelector")
+    restart = spec.get("maxRestartTime")
+    return Peering(
+        name=resource["metadata"]["name"],
+        node=spec.get("node") or "",
+        node_selector=spec.get("nodeSelector") or "",
+        peer_selector=spec.get("peerSelector") or "",
+        address=address,
+        port=port,
+        as_number=parse_as_number(spec.get("asNumber") or 0),
+        options=Options(
+            uses_node_address=spec.get("sourceAddress") != "None",
+            keeps_next_hop=spec.get("keepOriginalNextHop") or False,
+            restart_seconds=parse_seconds(restart) if restart else None,
+            allowed_local_as=spec.get("numAllowedLocalASNumbers") or None,
+            ttl_hops=spec.get("ttlSecurity") or None,
+        ),
+    )
+
+
+def _read_settings(found: BgpRecords) -> BgpSettings:
+    spec = found.configurations.get("default", {})
+    for name, reason in _NOT_HEEDED.items():
+        if spec.get(name):
+            found.left_out.append(f"BGPConfiguration(default): {name} is not heeded: {reason}")
+    has_mesh = spec.get("nodeToNodeMeshEnabled") is not False
+    if has_mesh and spec.get("nodeMeshPassword"):
+        has_mesh = False
+        reason = "nodeMeshPassword is not supported, so there is no mesh"
+        found.left_out.append(f"BGPConfiguration(default): {reason}")
+    restart = spec.get("nodeMeshMaxRestartTime")
+    return BgpSettings(
+        as_number=spec.get("asNumber") or BgpSettings.as_number,
+        has_mesh=has_mesh,
+        mesh_restart_seconds=parse_seconds(restart) if restart else None,
+        port=spec.get("listenPort") or None,
+    )
+
+
+def _no_address(name: str, node: BgpNode | None) -> OperatorError:
+    missing = "there is no such Node" if node is None else "its spec.bgp has no address"
+    patch = '{"spec": {"bgp": {"ipv4Address": "192.0.2.1/24"}}}'
+    return OperatorError(
+        f"Node({name}) cannot speak BGP: {missing}",
+        f"say its address with `ipamctl patch node {name} -p '{patch}'`, or in Kubernetes with "
+        f"`kubectl annotate node {name} projectcalico.org/IPv4Address=192.0.2.1/24`",
+    )

@@ -1,0 +1,165 @@
+"""`ipamctl routes watch --bird` on a Kubernetes node, as the plugin's account: what it asks of the
+API server is what conf/rbac-routes.yaml grants, and no verb of that is without use."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import subprocess
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import yaml
+
+from integration.cluster.node import (
+    ACCOUNT,
+    CONF,
+    GROUP,
+    ApiNode,
+    clear_records,
+    custom_resources,
+    put_pool,
+)
+from integration.cluster.pods import NODE
+from integration.cluster.proxy import ApiProxy
+from integration.network import BUNDLE, becomes_true
+from integration.program import inside
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from integration.cluster.cluster import Cluster
+
+ROLE = next(iter(yaml.safe_load_all((CONF / "rbac-routes.yaml").read_text())))
+GRANTED = {(rule["resources"][0], verb) for rule in ROLE["rules"] for verb in rule["verbs"]}
+OF_THE_PLUGIN = {("ippools", "list"), ("ipamblocks", "list"), ("blockaffinities", "list")}
+ADDRESS = "192.0.2.1/24"
+PEER = {
+    "apiVersion": "projectcalico.org/v3",
+    "kind": "BGPPeer",
+    "metadata": {"name": "router"},
+    "spec": {"peerIP": "192.0.2.200", "asNumber": 64513},
+}
+
+
+@pytest.fixture(scope="module")
+def prepared(cluster: Cluster) -> Iterator[Cluster]:
+    """Calico's resources and the roles; the node says its address as Calico's nodes do."""
+    with custom_resources(cluster, "rbac-routes.yaml"):
+        note = f"projectcalico.org/IPv4Address={ADDRESS}"
+        cluster.kubectl("annotate", "node", NODE, note)
+        yield cluster
+        cluster.kubectl("annotate", "node", NODE, "projectcalico.org/IPv4Address-")
+
+
+@pytest.fixture
+def ready(prepared: Cluster) -> Iterator[Cluster]:
+    put_pool(prepared, "first", "10.77.0.0/28", blockSize=29)
+    yield prepared
+    clear_records(prepared)
+
+
+def ipamctl(cluster: Cluster, *words: str, stdin: str = "") -> str:
+    """What an administrator is told."""
+    administrator = str(cluster.kubeconfig())
+    done = subprocess.run(
+        [*inside(cluster.machine.namespace), str(BUNDLE / "ipamctl"), *words],
+        input=stdin,
+        env={
+            "PATH": os.environ["PATH"],
+            "DATASTORE_TYPE": "kubernetes",
+            "KUBECONFIG": administrator,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_peers_and_settings_live_in_a_cluster(ready):
+    """By calicoctl's commands, and `kubectl` sees them."""
+    settings = {"kind": "BGPConfiguration", "metadata": {"name": "default"}}
+    settings |= {"apiVersion": PEER["apiVersion"], "spec": {"nodeToNodeMeshEnabled": False}}
+    documents = json.dumps([PEER, settings])
+    assert ipamctl(ready, "apply", "-f", "-", stdin=documents) == (
+        "Successfully applied 2 resource(s)\n"
+    )
+    patch = ("patch", "bgppeer", "router", "-p", '{"spec": {"asNumber": "1.10"}}')
+    assert "Successfully patched 1 'BGPPeer' resource\n" == ipamctl(ready, *patch)
+    (found,) = ready.get(f"{GROUP}/bgppeers")["items"]
+    assert {"peerIP": "192.0.2.200", "asNumber": 65546} == found["spec"]
+    assert ["router", "192.0.2.200", "(global)", "65546"] == (
+        ipamctl(ready, "get", "bgppeer", "-o", "wide").splitlines()[1].split()
+    )
+    shown = ipamctl(ready, "get", "bgpconfig").splitlines()[1].split()
+    assert ["default", "false", "-"] == shown
+    assert "Successfully deleted 1 " in ipamctl(ready, "delete", "bgppeer", "router")
+    assert [] == ready.get(f"{GROUP}/bgppeers")["items"]
+
+
+def test_the_watch_needs_what_its_role_grants(ready, tmp_path):
+    """Nothing that it asks is refused, and it asks for all of it; the file follows a new peer."""
+    file, networks = tmp_path / "bird.conf", tmp_path / "net.d"
+    networks.mkdir()
+    with ApiProxy(ready) as proxy:
+        kubeconfig = ready.kubeconfig(ACCOUNT, token=ready.token(ACCOUNT), server=proxy.endpoint)
+        netconf = ApiNode(tmp_path, ready, kubeconfig).netconf()
+        conflist = {"cniVersion": "1.1.0", "name": "net", "plugins": [netconf]}
+        (networks / "net.conflist").write_text(json.dumps(conflist))
+        watch = start_watch(ready, tmp_path)
+        try:
+            words = (tmp_path / "watch.log").read_text
+            assert becomes_true(lambda: asks(proxy) >= {*GRANTED, *OF_THE_PLUGIN}), (
+                {*GRANTED, *OF_THE_PLUGIN} - asks(proxy),
+                words(),
+            )
+            assert f"router id {ADDRESS.partition('/')[0]};" in file.read_text()
+            ipamctl(ready, "apply", "-f", "-", stdin=json.dumps(PEER))
+            assert becomes_true(lambda: "Global_192_0_2_200" in file.read_text()), words()
+        finally:
+            watch.terminate()
+            watch.wait(30)
+        refused = [one.what for one in proxy.seen if one.status == http.client.FORBIDDEN]
+        assert [] == refused
+
+
+def start_watch(cluster, folder):
+    """The command on the cluster's node."""
+    words = ("--node", NODE, "--bird", str(folder / "bird.conf"))
+    words += ("--bird-socket", str(folder / "none.ctl"))
+    with (folder / "watch.log").open("wb") as log:
+        return subprocess.Popen(
+            [
+                *inside(cluster.machine.namespace),
+                str(BUNDLE / "ipamctl"),
+                "routes",
+                "watch",
+                *words,
+            ],
+            stdout=log,
+            stderr=log,
+            env={"PATH": os.environ["PATH"], "CNI_NETCONF_DIR": str(folder / "net.d")},
+        )
+
+
+def asks(proxy: ApiProxy) -> set[tuple[str, str]]:
+    """Resource and verb of each request that was granted, as roles call them."""
+    return {
+        (one.what.split()[1], verb_of(one.path))
+        for one in proxy.seen
+        if one.method == "GET" and one.status == http.client.OK
+    }
+
+
+def verb_of(path: str) -> str:
+    """What Kubernetes calls a GET: a watch, of a list, or of one object."""
+    parts = urlsplit(path)
+    if parse_qs(parts.query).get("watch"):
+        return "watch"
+    words = parts.path.strip("/").split("/")
+    is_one = len(words) > (4 if words[0] == "apis" else 3)
+    return "get" if is_one else "list"

@@ -1,0 +1,172 @@
+"""`ipamctl routes watch` keeps a node's routes right, and ends when it is told."""
+
+from __future__ import annotations
+
+import fcntl
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from integration.etcd.node import put_node, put_pool
+from integration.etcd.servers import Cluster
+from integration.network import becomes_true, find_obstacle
+from integration.routes.keeping import NODE, PATIENCE_SECONDS, KeptNode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from integration.netns import Lab
+    from integration.routes.keeping import Watching
+
+pytestmark = pytest.mark.skipif(find_obstacle() is not None, reason=str(find_obstacle()))
+
+NODE_ADDRESS = "192.0.2.50"
+MEMBER = "http://192.0.2.11:2379"
+LOCK = "/var/lib/cni-ipam/host.lock"
+LOCKED = "routes: the lock"
+
+
+@pytest.fixture
+def kept(lab: Lab, tmp_path: Path) -> KeptNode:
+    """A node with one pod."""
+    kept = KeptNode(lab, tmp_path)
+    kept.add_pod()
+    return kept
+
+
+@pytest.fixture
+def watching(kept: KeptNode) -> Iterator[Watching]:
+    """The watch at work: it has mended something already."""
+    kept.ip("route", "add", "blackhole", "10.9.0.248/29", "proto", "85")
+    with kept.watch() as watching:
+        assert watching.tells("removed blackhole 10.9.0.248/29 proto 85"), watching.lines()
+        yield watching
+
+
+def soon(question) -> bool:
+    """Whether it becomes true within some seconds."""
+    return becomes_true(question, PATIENCE_SECONDS)
+
+
+def test_a_flushed_table_is_mended(kept, watching):
+    """The pod's route and the blackhole come back, and are told."""
+    before = kept.ours()
+
+    kept.flush()
+
+    assert soon(lambda: before == kept.ours())
+    block, device = before[1], kept.namespace.routes(4, "proto", "85", "scope", "link")[0]["dev"]
+    assert block.startswith("blackhole")
+    assert f"added {block} proto 85" in watching.lines()
+    assert any(line.endswith(f"/32 dev {device} proto 85") for line in watching.lines())
+
+
+def test_a_single_route_that_is_removed_comes_back(kept, watching):
+    """The kernel tells of it."""
+    before = kept.ours()
+    (blackhole,) = [line for line in before if line.startswith("blackhole")]
+
+    kept.ip("route", "del", *blackhole.split())
+
+    assert watching.tells(f"added {blackhole} proto 85")
+    assert before == kept.ours()
+
+
+def test_the_blackhole_of_a_released_block_goes(kept, watching):
+    """The datastore tells of it."""
+    done = kept.ipamctl("ipam", "release", "--node", NODE)
+    assert 0 == done.returncode
+
+    assert soon(lambda: [] == kept.ours())
+    assert any(line.startswith("removed blackhole") for line in watching.lines())
+
+
+def test_a_newly_claimed_block_gets_its_blackhole(kept, watching):
+    """Also without an ADD."""
+    kept.claim("10.9.0.240/29")
+
+    assert watching.tells("added blackhole 10.9.0.240/29 proto 85")
+    assert "blackhole 10.9.0.240/29" in kept.ours()
+
+
+def test_pods_come_and_go_under_it(kept, watching):
+    """Neither ADD nor DEL fails, and nothing is left over at the end."""
+    before = kept.ours()
+    pods = [kept.add_pod()[0] for _ in range(4)]
+    for pod in pods:
+        assert 0 == kept.cnitool("del", "net", pod).returncode
+
+    assert soon(lambda: before == kept.ours())
+    assert watching.process.poll() is None
+    assert [] == kept.findings()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_when_it_is_told(kept, watching, number):
+    """With status 0, without a trace, and the routes stay."""
+    before = kept.ours()
+
+    assert 0 == watching.end(number)
+
+    assert before == kept.ours()
+    assert not [line for line in watching.lines() if "Traceback" in line]
+
+
+def test_repair_watch_is_the_same(kept):
+    """Under the name that goes with repair."""
+    kept.flush()
+    with kept.watch("repair", "--watch") as watching:
+        assert soon(lambda: 2 == len(kept.ours()))
+        assert 0 == watching.end()
+
+
+def test_what_cannot_be_mended_is_told_once(kept, watching):
+    """As soon as it has lasted: a pod that starts lacks its route for a moment, too."""
+    kept.record("10.9.0.100")
+
+    expected = (
+        "missing: 10.9.0.100, handle net.10.9.0.100, has no host route, and no interface of this "
+        "node leads to it: its pod may be starting, or gone"
+    )
+    assert watching.tells(expected)
+    kept.claim("10.9.0.240/29")
+    assert watching.tells("added blackhole 10.9.0.240/29 proto 85")
+    assert 1 == watching.lines().count(expected)
+
+
+def test_a_lock_that_is_held_is_waited_for(kept, watching):
+    """Nothing is changed while somebody else changes."""
+    with kept.database.with_name("ipam.db.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        kept.flush()
+        assert soon(lambda: any(line.startswith(LOCKED) for line in watching.lines()))
+        assert [] == kept.ours()
+
+    assert watching.tells("routes: works again")
+    assert soon(lambda: 2 == len(kept.ours()))
+
+
+def test_a_datastore_that_is_away_is_told_and_survived(lab, tmp_path):
+    """The server is killed and comes back: meanwhile the kernel's routes are left as they are."""
+    with Cluster("3.4", tmp_path, lab=lab) as cluster:
+        put_pool(cluster, "pool1", "10.9.0.0/24", blockSize=29)
+        put_node(cluster, NODE)
+        kept = KeptNode(lab, tmp_path, etcd_endpoints=MEMBER, ipam_lock_file=LOCK)
+        cluster.connect(kept.namespace, NODE_ADDRESS)
+        kept.add_pod()
+        before = kept.ours()
+        with kept.watch() as watching:
+            kept.flush_ours()
+            assert soon(lambda: before == kept.ours()), watching.lines()
+
+            cluster.kill(cluster.members[0])
+            assert soon(lambda: any("192.0.2.11" in line for line in watching.lines()))
+            kept.flush_ours()
+            assert not becomes_true(lambda: [] != kept.ours(), 4.0)
+
+            cluster.restart(cluster.members[0])
+            assert watching.tells("routes: works again")
+            assert soon(lambda: before == kept.ours())
+            assert 0 == watching.end()

@@ -1,0 +1,261 @@
+"""BIRD's configuration from the records, and the file that it is written to."""
+
+from __future__ import annotations
+
+import json
+import stat
+
+import pytest
+
+from cni_ipam.core.affinity import PENDING
+from cni_ipam.ctl.bird import describe_change, write_file
+from cni_ipam.datastore import keys
+from cni_ipam.datastore.port import ABSENT, Write
+from cni_ipam.errors import OperatorError
+
+API = "projectcalico.org/v3"
+POOLS = [
+    {"name": "default-ipv4-ippool", "cidr": "100.96.0.0/11", "disableBGPExport": True},
+    {"name": "external-pool", "cidr": "198.19.24.0/21", "blockSize": 29},
+]
+OWN = "198.19.24.184/29"
+
+
+def resource(kind: str, name: str, **spec) -> dict:
+    """A resource as an operator writes it."""
+    return {"apiVersion": API, "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+@pytest.fixture
+def world(operator):
+    """Two nodes with addresses, a hidden and an exported pool, a block of each on node1."""
+    nodes = [resource("Node", f"node{n}", bgp={"ipv4Address": f"172.20.58.{n}/19"}) for n in (1, 2)]
+    pools = [
+        resource("IPPool", pool["name"], **{k: v for k, v in pool.items() if k != "name"})
+        for pool in POOLS
+    ]
+    give(operator, *nodes, *pools)
+    operator.claim("100.106.133.192/26")
+    operator.claim(OWN)
+    operator.claim("198.19.24.192/29", "node2")
+    return operator
+
+
+def give(operator, *resources: dict) -> None:
+    """Apply resources."""
+    result = operator.types("apply", "-f", "-", stdin=json.dumps(resources))
+    assert result.status == 0, result.err
+
+
+def config(operator, node: str = "node1", *words: str):
+    """The result of `routes bird-config`."""
+    return operator.types("routes", "bird-config", "--node", node, *words)
+
+
+# The configuration
+
+
+def test_peers_hear_the_own_blocks_of_exported_pools(world):
+    """Not those of another node, and none of a hidden pool."""
+    give(world, resource("BGPPeer", "router", peerIP="172.20.34.231", asNumber=64513))
+    text = config(world).out
+    assert f"  if net ~ [ {OWN} ] then accept;  # own blocks\n" in text
+    assert "  if net ~ [ 100.96.0.0/11+ ] then reject;  # disableBGPExport\n" in text
+    assert "198.19.24.192" not in text
+    assert "neighbor 172.20.34.231 as 64513;" in text
+    assert "protocol bgp Mesh_172_20_58_2 from peer4" in text
+
+
+def test_a_pending_block_is_told_to_nobody(world):
+    """Pending is absent."""
+    key = keys.affinity_key("node1", keys.parse_cidr("198.19.24.200/29"))
+    world.write(Write(key, json.dumps({"state": PENDING, "deleted": False}), ABSENT))
+    assert "198.19.24.200" not in config(world).out
+
+
+def test_the_networks_decide_who_owns_the_blackholes(world):
+    """With `routes.blackhole` false BIRD has them as static routes."""
+    assert "blackhole;" not in config(world).out
+    folder = world.folder / "net.d"
+    folder.mkdir()
+    ipam = {"type": "cni-ipam", "routes": {"blackhole": False}, "nodename": "node1"}
+    network = {"cniVersion": "1.0.0", "name": "net", "type": "ptp", "ipam": ipam}
+    (folder / "10-net.conf").write_text(json.dumps(network))
+    assert f"  route {OWN} blackhole;\n" in world.types("routes", "bird-config").out
+
+
+def test_the_settings_reach_the_text(world):
+    """Everybody's AS number and port, no mesh, a node's own port and interfaces."""
+    give(
+        world,
+        resource("BGPConfiguration", "default", asNumber=64500, nodeToNodeMeshEnabled=False),
+        resource(
+            "BGPConfiguration",
+            "node.node1",
+            listenPort=1179,
+            bindMode="NodeIP",
+            ignoredInterfaces=["dummy0"],
+        ),
+        resource("BGPPeer", "two", peerSelector="all()", maxRestartTime="10s", ttlSecurity=2),
+    )
+    text = config(world).out
+    assert "Mesh" not in text
+    assert "  local 172.20.58.1 port 1179 as 64500;\n  neighbor 172.20.58.2 as 64500;\n" in text
+    assert "  strict bind;\n" in text
+    assert '-"dummy0"' in text
+    assert "  multihop 2;\n  ttl security on;\n" in text
+    assert "  graceful restart time 10;\n" in text
+    assert "  neighbor 172.20.58.1 port 1179 as 64500;\n" in config(world, "node2").out
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        (
+            {"peerIP": "10.0.0.1", "asNumber": 1, "password": {"secretKeyRef": {"key": "k"}}},
+            "password is not supported: BIRD's file would have to hold it",
+        ),
+        (
+            {"peerIP": "10.0.0.1", "asNumber": 1, "filters": ["f"]},
+            "filters is not supported: there are no BGPFilters here",
+        ),
+        (
+            {"peerIP": "10.0.0.1", "asNumber": 1, "reachableBy": "10.0.0.2"},
+            "reachableBy is not supported: give the node a route to the peer instead",
+        ),
+        ({"peerIP": "10.0.0.1"}, "asNumber is missing"),
+        ({"asNumber": 1}, "it has neither peerIP nor peerSelector"),
+    ],
+)
+def test_a_peer_that_bird_cannot_have_is_left_out_and_named(world, spec, reason):
+    """The others, and the blocks, work: a mistyped peer must not stop a withdrawal."""
+    give(world, resource("BGPPeer", "bad", **spec))
+    result = config(world)
+    assert (0, f"left out: BGPPeer(bad): {reason}\n") == (result.status, result.err)
+    assert "10.0.0.1" not in result.out
+    assert "Mesh_172_20_58_2" in result.out
+
+
+def test_records_that_break_their_rules_are_left_out_and_named(world):
+    """Whoever wrote them."""
+    bad = resource("BGPPeer", "bad", peerIP="10.0.0", asNumber=1)
+    world.write(
+        Write(keys.BGP_PEERS + "bad", json.dumps(bad), ABSENT),
+        Write(keys.BGP_PEERS + "worse", "{", ABSENT),
+    )
+    result = config(world)
+    assert "left out: BGPPeer(bad): PeerIP = '10.0.0' (" in result.err
+    assert "bgppeers/worse" in result.err
+    assert "Mesh_172_20_58_2" in result.out
+
+
+def test_settings_that_break_their_rules_are_refused(world):
+    """As a whole: without them each session might have another AS number."""
+    bad = resource("BGPConfiguration", "default", asNumber="x")
+    world.write(Write(keys.BGP_CONFIGURATIONS + "default", json.dumps(bad), ABSENT))
+    result = config(world)
+    assert (1, "") == (result.status, result.out)
+    assert "BGPConfiguration(default): spec.asNumber = 'x' (invalid AS Number format (x))\n" == (
+        result.err
+    )
+
+
+def test_of_a_pool_only_its_range_matters(world):
+    """One that breaks other rules is told all the same, as its pods are there."""
+    odd = {"cidr": "10.1.0.0/24", "blockSize": 99, "nodeSelector": "all("}
+    world.write(
+        Write(keys.POOLS + "odd", json.dumps(resource("IPPool", "odd", **odd)), ABSENT),
+        Write(keys.POOLS + "bad", json.dumps(resource("IPPool", "bad", cidr="x")), ABSENT),
+    )
+    result = config(world)
+    assert "10.1.0.0/24+" in result.out
+    assert "left out: IPPool(bad): spec.cidr (invalid CIDR address: x)\n" == result.err
+
+
+def test_of_a_node_only_its_bgp_settings_matter(world):
+    """One that breaks them is no peer."""
+    bad = resource("Node", "node5", bgp={"ipv4Address": "10.0.0"})
+    world.write(Write(keys.NODES + "node5", json.dumps(bad), ABSENT))
+    result = config(world)
+    assert "left out: Node(node5): IPv4Address = '10.0.0' (" in result.err
+    assert "Mesh_172_20_58_2" in result.out
+
+
+def test_settings_that_are_not_heeded_are_named(world):
+    """Services and communities; and a mesh whose password nobody here knows is none."""
+    give(
+        world,
+        resource(
+            "BGPConfiguration",
+            "default",
+            serviceClusterIPs=[{"cidr": "10.96.0.0/12"}],
+            nodeMeshPassword={"secretKeyRef": {"name": "a", "key": "b"}},
+        ),
+    )
+    result = config(world)
+    assert result.err == (
+        "left out: BGPConfiguration(default): serviceClusterIPs is not heeded: services are not "
+        "advertised\n"
+        "left out: BGPConfiguration(default): nodeMeshPassword is not supported, so there is no "
+        "mesh\n"
+    )
+    assert "Mesh" not in result.out
+
+
+def test_a_pools_tunnels_are_named(world):
+    """Its routes lead to the nodes themselves."""
+    give(world, resource("IPPool", "tunnels", cidr="10.0.0.0/24", ipipMode="Always"))
+    result = config(world)
+    assert "left out: IPPool(tunnels): ipipMode is not heeded: there are no tunnels\n" == result.err
+    assert "10.0.0.0/24+" in result.out
+
+
+@pytest.mark.parametrize(
+    ("node", "reason"),
+    [("node3", "its spec.bgp has no address"), ("node4", "there is no such Node")],
+)
+def test_a_node_without_an_address_is_told_how_to_say_it(world, node, reason):
+    """By the command that does it."""
+    give(world, resource("Node", "node3"))
+    result = config(world, node)
+    assert (1, "") == (result.status, result.out)
+    assert f"Node({node}) cannot speak BGP: {reason}\n" in result.err
+    assert f"ipamctl patch node {node} -p " in result.err
+
+
+# The file
+
+
+def test_the_configuration_can_be_written_to_a_file(world):
+    """For everybody to read, as BIRD is not root."""
+    path = world.folder / "bird.conf"
+    result = config(world, "node1", "-o", str(path))
+    assert (0, "") == (result.status, result.out)
+    assert config(world).out == path.read_text()
+    assert 0o644 == stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_file_keeps_its_mode_and_a_link_its_place(tmp_path):
+    """And nothing else is left in the folder."""
+    real = tmp_path / "real.conf"
+    real.write_text("old")
+    real.chmod(0o640)
+    (tmp_path / "bird.conf").symlink_to(real)
+    write_file(str(tmp_path / "bird.conf"), "new")
+    assert ("new", 0o640) == (real.read_text(), stat.S_IMODE(real.stat().st_mode))
+    assert ["bird.conf", "real.conf"] == sorted(path.name for path in tmp_path.iterdir())
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
+    """With the system's reason."""
+    path = tmp_path / "none" / "bird.conf"
+    with pytest.raises(OperatorError, match=f"{path} cannot be written: No such file or directory"):
+        write_file(str(path), "new")
+
+
+def test_a_change_is_told_by_its_blocks_and_peers():
+    """What is new and what is gone."""
+    before = "route 198.19.24.184/29 blackhole; protocol bgp Mesh_10_0_0_1 from"
+    after = "route 198.19.24.192/29 blackhole; protocol bgp Mesh_10_0_0_1 from"
+    assert "with 198.19.24.192/29; without 198.19.24.184/29" == describe_change(before, after)
+    assert "other settings" == describe_change(before, before + " x")

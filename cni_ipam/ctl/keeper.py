@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from cni_ipam.routes.judgement import Change, Judgement, KernelRoute
     from cni_ipam.routes.plan import FoundRoute
 
-INTERVAL_SECONDS = 3.0
+INTERVAL_SECONDS = 30.0
 """How often the kernel's routes are looked at where nothing tells of a change."""
 RECORDS_SECONDS = 60.0
 """How old the records may grow where nothing tells of a change."""
@@ -187,6 +187,8 @@ class KeptRoutes(Follower):
         self._troubles = {text: self._troubles.get(text, now) for text in texts}
         lasting = [t for t, since in self._troubles.items() if now - since >= LASTING_SECONDS]
         self._troubles |= dict.fromkeys(lasting, math.inf)
+        if any(since < math.inf for since in self._troubles.values()):
+            self.due_at = min(self.due_at, now + LASTING_SECONDS)
         return lasting
 
 

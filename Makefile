@@ -2,14 +2,18 @@
 PY = build/venv/bin/python
 PYTEST = HYPOTHESIS_STORAGE_DIRECTORY=build/hypothesis $(PY) -m pytest
 DESTDIR =
+LAB =
 TABLES =
 
 .NOTPARALLEL:
-.PHONY: demo test setup venv build install install-drop-in uninstall
+.PHONY: demo lab test setup venv build install install-drop-in uninstall
 .PHONY: test-unit test-proofs test-integration bench conformance lint
 
 demo: setup build  ## the main job, end to end, in namespaces of its own
 	@$(PY) -m integration.demo
+
+lab: setup build  ## tell a lab's story, LAB=NN-name; with LAB_KEEP=1 the lab stays up to play in
+	@$(PY) -m integration.labs.run $(LAB)
 
 test: setup build lint test-unit test-proofs conformance test-integration  ## every test
 
@@ -52,4 +56,4 @@ lint: setup  ## ruff, mypy, shellcheck
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	shellcheck packaging/*.sh integration/cluster/*.sh integration/kind/*.sh integration/containerlab/*.sh
+	shellcheck packaging/*.sh integration/cluster/*.sh integration/kind/*.sh integration/containerlab/*.sh integration/labs/*/*.sh

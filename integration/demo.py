@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING
 
 from integration.netns import Lab
 from integration.network import BUNDLE, ROOT, TOOLS, Node, find_obstacle, pings
+from integration.page import BAD, GOOD, Broken, Page
+from integration.pulse import start_pulse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,47 +33,7 @@ if TYPE_CHECKING:
 
 CONFLIST = ROOT / "conf" / "10-cni-ipam.conflist"
 PODS = ("pod1", "pod2", "pod3")
-HEADING, COMMAND, GOOD, BAD = "1;36", "2", "32", "1;31"
 INTERRUPTED = 130
-
-
-class DemoFailed(Exception):
-    """Something is not as it should be."""
-
-
-class Page:
-    """What the reader sees; in colours on a terminal only."""
-
-    def __init__(self) -> None:
-        self._coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-        self._headings = 0
-        self.checks = 0
-
-    def write(self, text: str, colour: str = "") -> None:
-        """A piece of text with its line end."""
-        if colour and self._coloured:
-            text = f"\033[{colour}m{text}\033[0m"
-        print(text, flush=True)
-
-    def head(self, text: str) -> None:
-        """The next step's name."""
-        self._headings += 1
-        self.write(f"\n=== {self._headings}. {text} ===\n", HEADING)
-
-    def show(self, command: str, output: str) -> None:
-        """A command, and what it printed."""
-        self.write(f"$ {command}", COMMAND)
-        if output.strip():
-            self.write(output.rstrip())
-        elif command.startswith("ip "):
-            self.write("(nothing)")
-
-    def expect(self, holds: bool, sentence: str) -> None:
-        """Say that something holds. Raises DemoFailed if it does not."""
-        if not holds:
-            raise DemoFailed(sentence)
-        self.checks += 1
-        self.write(f"  ok  {sentence}", GOOD)
 
 
 class Demo:
@@ -92,7 +54,7 @@ class Demo:
         self.devices: dict[str, str] = {}
 
     def run(self) -> None:
-        """Every step in its order. Raises DemoFailed."""
+        """Every step in its order. Raises Broken."""
         self.put_network()
         self.add_pods()
         self.show_pool()
@@ -186,7 +148,7 @@ class Demo:
             self.ping("the node", self.node.namespace, name, self.addresses[name])
 
     def ping(self, source: str, namespace: Namespace, target: str, address: str) -> None:
-        """Raises DemoFailed if there is no answer."""
+        """Raises Broken if there is no answer."""
         self.page.expect(pings(namespace, address), f"{source} pings {target} ({address})")
 
     def check_pods(self) -> None:
@@ -229,19 +191,19 @@ class Demo:
         self.page.expect(self.node.namespace.ip("route") == "", "the blackhole is gone")
 
     def cnitool(self, verb: str, pod: Namespace) -> Done:
-        """Run cnitool before the reader's eyes. Raises DemoFailed if it fails."""
+        """Run cnitool before the reader's eyes. Raises Broken if it fails."""
         done = self.node.cnitool(verb, self.network, pod)
         self.page.show(f"cnitool {verb} {self.network} {pod.path}", done.stdout)
         if done.returncode:
-            raise DemoFailed(f"cnitool {verb} succeeds, but it says: {done.stderr.strip()}")
+            raise Broken(f"cnitool {verb} succeeds, but it says: {done.stderr.strip()}")
         return done
 
     def ipamctl(self, *words: str) -> str:
-        """Run ipamctl before the reader's eyes; what it prints. Raises DemoFailed if it fails."""
+        """Run ipamctl before the reader's eyes; what it prints. Raises Broken if it fails."""
         done = self.node.ipamctl(*words)
         self.page.show(f"ipamctl {' '.join(words)}", done.stdout)
         if done.returncode:
-            raise DemoFailed(f"ipamctl succeeds, but it says: {done.stderr.strip()}")
+            raise Broken(f"ipamctl succeeds, but it says: {done.stderr.strip()}")
         return done.stdout
 
 
@@ -280,7 +242,7 @@ def main(arguments: list[str]) -> int:
             tidying_undisturbed(),
         ):
             Demo(lab, Path(folder), conflist, page).run()
-    except DemoFailed as failure:
+    except Broken as failure:
         page.write(f"\nFAILED: this should hold, and does not: {failure}", BAD)
         return 1
     except KeyboardInterrupt:
@@ -292,4 +254,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    start_pulse()
     sys.exit(main(sys.argv[1:]))

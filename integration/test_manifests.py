@@ -1,6 +1,7 @@
 """conf/, packaging/Dockerfile, kind/ and containerlab/: that they agree with each other, with the
 scripts and with the project. What an API server says of them: cluster/test_daemonset.py."""
 
+import ipaddress
 import json
 import re
 import subprocess
@@ -13,9 +14,12 @@ from integration.network import ROOT
 
 CONF = ROOT / "conf"
 SCRIPT = (ROOT / "packaging" / "install-node.sh").read_text()
+ROLES = ("rbac.yaml", "rbac-default-pools.yaml", "rbac-routes.yaml")
 DAEMONSETS = ("daemonset.yaml", "40-under-calico.yaml", "uninstall.yaml")
 CRD = "crd.projectcalico.org"
 RESOURCES = {
+    "bgpconfigurations": "BGPConfiguration",
+    "bgppeers": "BGPPeer",
     "blockaffinities": "BlockAffinity",
     "clusterinformations": "ClusterInformation",
     "ipamblocks": "IPAMBlock",
@@ -56,7 +60,7 @@ def pod_spec(name):
 def find_role(name):
     (role,) = [
         found
-        for manifest in ("rbac.yaml", "rbac-default-pools.yaml")
+        for manifest in ROLES
         for found in load(CONF / manifest)
         if found["kind"] in {"Role", "ClusterRole"} and found["metadata"]["name"] == name
     ]
@@ -66,7 +70,7 @@ def find_role(name):
 # Custom resources
 
 
-def test_there_are_the_seven_resources_that_ipam_touches():
+def test_there_are_the_nine_resources_that_ipam_and_its_routes_touch():
     """With Calico's names, so that its programs find their own."""
     found = {}
     for path in sorted((CONF / "crds").iterdir()):
@@ -112,7 +116,7 @@ def test_the_plugin_may_do_what_it_must():
     assert PLUGIN_VERBS == {rule["resources"][0]: rule["verbs"] for rule in rules}
 
 
-@pytest.mark.parametrize("manifest", ["rbac.yaml", "rbac-default-pools.yaml"])
+@pytest.mark.parametrize("manifest", ROLES)
 def test_a_rule_is_about_one_resource_and_names_its_verbs(manifest):
     """So that a verb can be taken away by itself, and nothing is granted by an asterisk."""
     for role in load(CONF / manifest):
@@ -124,7 +128,7 @@ def test_a_rule_is_about_one_resource_and_names_its_verbs(manifest):
 
 def test_every_role_is_bound_to_a_service_account_that_is_there():
     """A binding to a name that nobody has is granted to whoever makes it."""
-    documents = [*load(CONF / "rbac.yaml"), *load(CONF / "rbac-default-pools.yaml")]
+    documents = [document for manifest in ROLES for document in load(CONF / manifest)]
     accounts = {d["metadata"]["name"] for d in documents if d["kind"] == "ServiceAccount"}
     roles = {(d["kind"], d["metadata"]["name"]) for d in documents if d["kind"].endswith("Role")}
     bindings = [d for d in documents if d["kind"].endswith("Binding")]
@@ -283,24 +287,40 @@ def test_the_kind_cluster_has_no_network_of_its_own():
     assert "!all()" == named["spec"]["nodeSelector"]
 
 
-def test_the_labs_links_join_machines_that_are_there():
-    """Each end once; node1 and node2 meet only through the router."""
-    (lab,) = load(ROOT / "integration/containerlab/cni-ipam.clab.yaml")
+TOPOLOGIES = sorted((ROOT / "integration" / "labs").glob("*/*.clab.yaml"))
+
+
+@pytest.mark.parametrize("path", TOPOLOGIES, ids=lambda path: path.parent.name)
+def test_a_labs_links_join_machines_that_are_there(path):
+    """Each end once; every machine has an address of its own in the management network."""
+    (lab,) = load(path)
     nodes = lab["topology"]["nodes"]
     ends = [end for link in lab["topology"]["links"] for end in link["endpoints"]]
     assert len(ends) == len(set(ends))
-    assert {end.split(":")[0] for end in ends} == {"router", "node1", "node2"} <= set(nodes)
-    for link in lab["topology"]["links"]:
-        assert any(end.startswith("router:") for end in link["endpoints"])
+    assert {end.split(":")[0] for end in ends} <= set(nodes)
+    network = ipaddress.IPv4Network(lab["mgmt"]["ipv4-subnet"])
+    addresses = {ipaddress.IPv4Address(node["mgmt-ipv4"]) for node in nodes.values()}
+    assert len(nodes) == len(addresses)
+    assert all(address in network for address in addresses)
+    assert {"linux"} == {node["kind"] for node in nodes.values()}
 
 
-def test_the_labs_files_are_there():
+@pytest.mark.parametrize("path", TOPOLOGIES, ids=lambda path: path.parent.name)
+def test_a_labs_files_are_there(path):
     """What is bound into a machine lies beside the topology."""
-    folder = ROOT / "integration" / "containerlab"
-    (lab,) = load(folder / "cni-ipam.clab.yaml")
+    (lab,) = load(path)
     binds = [bind for node in lab["topology"]["nodes"].values() for bind in node.get("binds", [])]
-    assert 5 == len(binds)
-    assert [] == [bind for bind in binds if not (folder / bind.split(":")[0]).exists()]
+    assert binds
+    assert [] == [bind for bind in binds if not (path.parent / bind.split(":")[0]).exists()]
+
+
+def test_the_containerlab_script_names_files_that_are_there():
+    """The topology and the manifests of lab 02, and the image's description."""
+    folder = ROOT / "integration" / "labs" / "02-external-pool"
+    text = (ROOT / "integration/containerlab/run.sh").read_text()
+    names = set(re.findall(r"[\w./-]+\.(?:yaml|yml)\b|[./]+[\w/]+Dockerfile", text))
+    assert "external-pool.clab.yaml" in names
+    assert [] == [name for name in names if not (folder / name).resolve().exists()]
 
 
 # The page

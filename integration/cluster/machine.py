@@ -85,6 +85,7 @@ class Process:
                 stdout=log,
                 stderr=log,
                 env=make_environment(),
+                start_new_session=True,  # a terminal's Ctrl-C is for whoever holds the machine
             )
 
     def kill(self, number: int = signal.SIGKILL) -> None:
@@ -212,6 +213,7 @@ class Machine:
                 stderr=log,
                 env=make_environment(),
                 text=True,
+                start_new_session=True,
             )
         assert self._outside.stdout is not None
         word = self._outside.stdout.readline().strip()

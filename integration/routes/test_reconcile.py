@@ -55,6 +55,23 @@ def test_all_routes_come_back_after_a_flush(kept):
     assert pings(first, other)
 
 
+def test_the_routes_of_ipv6_come_back(lab, tmp_path):
+    """Blackhole and host routes, the same as before."""
+    pool = {"cidr": "fd00:9::/116", "blockSize": 122}
+    kept = KeptNode(lab, tmp_path, pool=pool, assign_ipv4="false", assign_ipv6="true")
+    (first, _), (_, other) = kept.add_pod(), kept.add_pod()
+    before = kept.ours()
+    kept.flush_ours()
+    assert [] == kept.ours()
+
+    told = kept.repair()
+
+    assert before == kept.ours()
+    assert 3 == len(before) == len(told)
+    assert [] == kept.findings()
+    assert pings(first, other)
+
+
 def test_a_dry_run_changes_nothing(kept):
     """It says what would be done."""
     _, address = kept.add_pod()

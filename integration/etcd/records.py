@@ -12,6 +12,7 @@ from integration.etcd.shape import (
     Field,
     Findings,
     address,
+    address_or_cidr,
     boolean,
     cidr,
     exactly,
@@ -150,10 +151,13 @@ POOL = resource(
 RESERVATION = resource(
     "IPReservation", Field("reservedCIDRs", list_of(unmasked_cidr), is_required=False)
 )
+AS_NUMBER = integer(0, 2**32 - 1)
+DURATION = text(r"(\d+(\.\d+)?(ns|us|µs|ms|s|m|h))+", "a duration as Go writes it")
+PASSWORD = fields(Field("secretKeyRef", fields(Field("name", text()), Field("key", text()))))
 BGP = fields(
-    Field("asNumber", integer(0, 2**32 - 1), is_required=False),
-    Field("ipv4Address", unmasked_cidr, is_required=False),
-    Field("ipv6Address", unmasked_cidr, is_required=False),
+    Field("asNumber", AS_NUMBER, is_required=False),
+    Field("ipv4Address", address_or_cidr, is_required=False),
+    Field("ipv6Address", address_or_cidr, is_required=False),
     Field("ipv4IPIPTunnelAddr", address, is_required=False),
     Field("routeReflectorClusterID", address, is_required=False),
 )
@@ -188,4 +192,35 @@ CLUSTER = resource(
     Field("clusterType", text(), is_required=False),
     Field("calicoVersion", text(), is_required=False),
     Field("datastoreReady", boolean),
+)
+PEER = resource(
+    "BGPPeer",
+    Field("node", HOST, is_required=False),
+    Field("nodeSelector", text(), is_required=False),
+    Field("peerIP", text(), is_required=False),
+    Field("asNumber", AS_NUMBER, is_required=False),
+    Field("peerSelector", text(), is_required=False),
+    Field("keepOriginalNextHop", TRUE, is_required=False),
+    Field("password", PASSWORD, is_required=False),
+    Field("sourceAddress", one_of("UseNodeIP", "None"), is_required=False),
+    Field("maxRestartTime", DURATION, is_required=False),
+    Field("numAllowedLocalASNumbers", integer(1, 255), is_required=False),
+    Field("ttlSecurity", integer(1, 255), is_required=False),
+    Field("reachableBy", address, is_required=False),
+    Field("filters", list_of(text(), least=1), is_required=False),
+)
+BGP_CONFIGURATION = resource(
+    "BGPConfiguration",
+    Field("logSeverityScreen", text(), is_required=False),
+    Field("nodeToNodeMeshEnabled", boolean, is_required=False),
+    Field("asNumber", AS_NUMBER, is_required=False),
+    *[
+        Field(name, list_of(fields(Field("cidr", cidr)), least=1), is_required=False)
+        for name in ("serviceLoadBalancerIPs", "serviceExternalIPs", "serviceClusterIPs")
+    ],
+    Field("listenPort", integer(1, 65535), is_required=False),
+    Field("nodeMeshPassword", PASSWORD, is_required=False),
+    Field("nodeMeshMaxRestartTime", DURATION, is_required=False),
+    Field("bindMode", one_of("None", "NodeIP"), is_required=False),
+    Field("ignoredInterfaces", list_of(text(), least=1), is_required=False),
 )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from integration.etcd.records import (
     AFFINITY,
+    BGP_CONFIGURATION,
     BLOCK,
     CLUSTER,
     CONFIG,
@@ -24,6 +25,7 @@ from integration.etcd.records import (
     LB,
     NAME,
     NODE,
+    PEER,
     POOL,
     RESERVATION,
 )
@@ -62,6 +64,14 @@ def _check_pool(names: list[str], document: Json, findings: Findings) -> None:
         findings.add("spec.ipipMode", "is on for an IPv6 pool")
     if len(set(uses)) < len(uses) or (LB in uses and len(uses) > 1):
         findings.add("spec.allowedUses", f"do not go together: {uses}")
+
+
+def _check_peer(names: list[str], document: Json, findings: Findings) -> None:
+    _check_name(names, document, findings)
+    spec = document["spec"]
+    for one, other in (("node", "nodeSelector"), ("peerIP", "peerSelector")):
+        if one in spec and other in spec:
+            findings.add(f"spec.{one}", f"says the same side as {other}")
 
 
 def _check_config(_: list[str], document: Json, findings: Findings) -> None:
@@ -204,6 +214,8 @@ KINDS = (
     Kind("pool", f"{V3}/ippools/(.+)", POOL, _check_pool),
     Kind("reservation", f"{V3}/ipreservations/(.+)", RESERVATION, _check_name),
     Kind("node", f"{V3}/nodes/(.+)", NODE, _check_name),
+    Kind("peer", f"{V3}/bgppeers/(.+)", PEER, _check_peer),
+    Kind("bgp", f"{V3}/bgpconfigurations/(.+)", BGP_CONFIGURATION, _check_name),
     Kind("cluster", f"{V3}/clusterinformations/(default)", CLUSTER, _check_name),
     # Not Calico's: a default pool of that name was made once.
     Kind(

@@ -227,6 +227,15 @@ def unmasked_cidr(value: Any, path: str, findings: Findings) -> None:
             findings.add(path, "is not a CIDR")
 
 
+def address_or_cidr(value: Any, path: str, findings: Findings) -> None:
+    """An address, alone or with the length of its network."""
+    if is_a(str, value, path, findings):
+        try:
+            ipaddress.ip_interface(value)
+        except ValueError:
+            findings.add(path, f"is {value!r:.60}, neither an address nor a CIDR")
+
+
 def address(value: Any, path: str, findings: Findings) -> None:
     """An address."""
     if is_a(str, value, path, findings):

@@ -27,6 +27,16 @@ apiVersion: projectcalico.org/v3
 kind: IPReservation
 metadata: {name: some}
 spec: {reservedCIDRs: [10.77.0.0/30]}
+---
+apiVersion: projectcalico.org/v3
+kind: BGPPeer
+metadata: {name: uplink}
+spec: {peerIP: 10.0.0.1, asNumber: 64513}
+---
+apiVersion: projectcalico.org/v3
+kind: BGPConfiguration
+metadata: {name: default}
+spec: {asNumber: 64512, nodeToNodeMeshEnabled: true}
 """
 COMMANDS = (
     "datastore lock",
@@ -40,7 +50,7 @@ COMMANDS = (
 )
 KINDS = {
     *("block", "affinity", "handle", "config", "pool", "reservation", "node", "cluster", "marker"),
-    "deletions",
+    *("peer", "bgp", "deletions"),
 }
 
 

@@ -148,7 +148,7 @@ FAULTS = [
     ("reservation", "kind", "IPPool", "kind"),
     ("node", "kind", "IPPool", "kind"),
     ("node", "spec.bgp.asNumber", -1, "spec.bgp.asNumber"),
-    ("node", "spec.bgp.ipv4Address", "192.168.0.1", "spec.bgp.ipv4Address"),
+    ("node", "spec.bgp.ipv4Address", "192.168.0.300", "spec.bgp.ipv4Address"),
     ("node", "spec.bgp.ipv4IPIPTunnelAddr", "10.0.0.0/8", "spec.bgp.ipv4IPIPTunnelAddr"),
     ("node", "spec.ipv4VXLANTunnelAddr", "", "spec.ipv4VXLANTunnelAddr"),
     ("node", "spec.vxlanTunnelMACAddr", "", "spec.vxlanTunnelMACAddr"),

@@ -114,7 +114,7 @@ def test_two_labs_side_by_side_do_not_meet():
 @with_lab
 def test_nothing_is_left_of_a_lab_that_fails():
     """Neither processes nor networks, control groups, folders."""
-    before = look_at_machine()
+    before = look_at_machine(), list_remains(os.getpid())
     pids = []
 
     def fail():
@@ -128,8 +128,7 @@ def test_nothing_is_left_of_a_lab_that_fails():
         fail()
     assert len(pids) > 3
     assert [] == [pid for pid in pids if Path(f"/proc/{pid}").exists()]
-    assert before == look_at_machine()
-    assert [] == list_remains(os.getpid())
+    assert before == (look_at_machine(), list_remains(os.getpid()))
 
 
 @with_lab

@@ -66,8 +66,8 @@ def repair(
     if keep_on:
         watch(context, node)
     elif dry_run:
-        for change in list_changes(_look(session, node)):
-            print(f"would {change}")
+        changes = list_changes(_look(session, node))
+        print("\n".join([f"would {change}" for change in changes]) or "nothing to change")
     else:
         with Keeper(session.find_node(node), session) as keeper:
             _tell(keeper.mend())

@@ -251,7 +251,7 @@ class Story:
             )
             lab.type(
                 "node1",
-                f"kubectl delete pods -n {NAMESPACE} --force --grace-period=0 "
+                "kubectl delete pods --all-namespaces --force --grace-period=0 "
                 "--field-selector=spec.nodeName=node2",
             )
             lab.type("node1", "ipamctl ipam release --node node2")

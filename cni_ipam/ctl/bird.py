@@ -9,6 +9,7 @@ import stat
 import sys
 import tempfile
 import textwrap
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
@@ -228,9 +229,9 @@ def write_file(path: str, text: str) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(draft, path)
-        except BaseException:
-            os.unlink(draft)
-            raise
+        finally:
+            with suppress(FileNotFoundError):  # it is the file by now
+                os.unlink(draft)
     except OSError as error:
         raise OperatorError(f"{path} cannot be written: {error.strerror}") from error
 

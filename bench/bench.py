@@ -40,14 +40,13 @@ from bench.contestant import (
     make_on_kubernetes,
     make_reference,
 )
-from bench.kubernetes import find_obstacle as find_api_obstacle
 from bench.kubernetes import start_api_server
 from bench.scale import measure_scale, print_scale
 from cni_ipam.lean.record import record
 from integration.etcd.certificates import make_certificates
 from integration.etcd.servers import Cluster
 from integration.netns import Lab, enter
-from integration.network import BUNDLE, ROOT, find_obstacle
+from integration.network import BUNDLE, ROOT, find_missing, find_obstacle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -201,7 +200,7 @@ def measure(rounds: int) -> list[Json]:
         summaries = _run(Race("sqlite", contestants, REFERENCE, make_floor(floor, netns)), rounds)
         with Cluster(ETCD_VERSION, folder / "etcd") as plain:
             summaries += _measure_on_etcd(folder, netns, plain, peer, rounds)
-            if obstacle := find_api_obstacle():
+            if obstacle := find_missing("kubernetes"):
                 print(f"bench: no race on Kubernetes: {obstacle}")
                 return summaries
             plain.clear()

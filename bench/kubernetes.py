@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from integration.cluster import parts
 from integration.cluster.authority import ADMIN, Authority, make_kubeconfig
+from integration.daemon import Daemon
 from integration.etcd.member import find_free_ports
 from integration.network import ROOT, becomes_true
 
@@ -23,11 +24,6 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 PATIENCE_SECONDS = 60.0
-
-
-def find_obstacle() -> str | None:
-    """Why no API server can be started on this machine; None if one can."""
-    return parts.MISSING.read_text().strip() if parts.MISSING.exists() else None
 
 
 class ApiServer:
@@ -78,10 +74,8 @@ def start_api_server(folder: Path, etcd: Cluster) -> Iterator[ApiServer]:
         for name, equals, value in (word.partition("=") for word in command)
     ]
     command.append(f"--cert-dir={folder / 'own-certificates'}")
-    with (folder / "api-server.log").open("wb") as log:
-        process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", *command], stdout=log, stderr=log
-        )
+    process = Daemon("api-server", folder / "api-server.log")
+    process.spawn(command)
     try:
         server = ApiServer(kubeconfig)
         assert becomes_true(server.is_ready, PATIENCE_SECONDS), "the API server does not serve"
@@ -91,4 +85,3 @@ def start_api_server(folder: Path, etcd: Cluster) -> Iterator[ApiServer]:
         yield server
     finally:
         process.kill()
-        process.wait()

@@ -11,19 +11,17 @@ and whoever shares /tmp with it finds the control socket there: `bird.socket`.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import signal
 import subprocess
 import tempfile
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from integration.network import ROOT, becomes_true
+from integration.daemon import Daemon
+from integration.network import ROOT, becomes_true, find_missing
 
 if TYPE_CHECKING:
     from typing import Self
@@ -31,22 +29,10 @@ if TYPE_CHECKING:
     from integration.netns import Namespace
 
 PROGRAMS = ROOT / "build" / "bird" / "usr" / "sbin"
-REFUSAL = ROOT / "build" / "bird-missing"
 # A session comes up some 5 s after its BIRDs, the connect delay; a lost attempt costs more.
 PATIENCE_SECONDS = 40.0
-LOG_LINES = 30
 _ROUTE = re.compile(r"^(\S+/\d+)\s", re.MULTILINE)
-
-
-def find_missing() -> str | None:
-    """Why there is no BIRD here; None if there is."""
-    if PROGRAMS.exists():
-        return None
-    reason = REFUSAL.read_text().strip() if REFUSAL.exists() else "make setup has not got it"
-    return f"no BIRD here: {reason}"
-
-
-MISSING = find_missing()
+MISSING = find_missing("bird")
 with_bird = pytest.mark.skipif(MISSING is not None, reason=MISSING or "")
 
 
@@ -58,21 +44,15 @@ class Protocol(NamedTuple):
     info: str
 
 
-class Bird:
-    """See above. It ends with this process, however this one ends."""
+class Bird(Daemon):
+    """See above."""
 
     def __init__(self, name: str, namespace: Namespace, folder: Path) -> None:
-        self.name = name
-        self.namespace = namespace
+        super().__init__(name, folder / f"{name}-bird.log", namespace)
         self.config = folder / f"{name}-bird.conf"
-        self.log = folder / f"{name}-bird.log"
         # A path to a socket has at most 107 characters, fewer than folders of tests may have.
         self._home = Path(tempfile.mkdtemp(prefix="bird-"))
         self.socket = self._home / "bird.ctl"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __repr__(self) -> str:
-        return f"<Bird {self.name}>"
 
     def __enter__(self) -> Self:
         return self
@@ -81,51 +61,19 @@ class Bird:
         self.kill()
         shutil.rmtree(self._home)
 
-    # The process
-
-    @property
-    def pid(self) -> int:
-        """The process's id, also when it has ended."""
-        assert self._process is not None, f"{self.name} was never started"
-        return self._process.pid
-
-    @property
-    def is_running(self) -> bool:
-        """Whether the process is there."""
-        return self._process is not None and self._process.poll() is None
-
     def start(self, config: str | None = None) -> None:
         """Start it, with this configuration or the file as it is; waits until it answers."""
-        assert threading.current_thread() is threading.main_thread(), "would end with the thread"
         if config is not None:
             self.config.write_text(config)
         files = ("-c", str(self.config), "-s", str(self.socket))
-        inside = ("ip", "netns", "exec", self.namespace.name, "setpriv", "--pdeathsig", "KILL")
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                (*inside, str(PROGRAMS / "bird"), "-f", *files),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={"PATH": os.environ.get("PATH", os.defpath)},
-            )
+        self.spawn((str(PROGRAMS / "bird"), "-f", *files))
         answers = becomes_true(lambda: self._ask("show", "status").returncode == 0)
         assert answers, f"{self.name} does not answer: {self.read_tail()}"
-
-    def kill(self, number: int = signal.SIGKILL) -> None:
-        """End it by a signal, SIGTERM for an orderly end; that it has ended already is fine."""
-        if self._process is not None:
-            self._process.send_signal(number)
-            self._process.wait(PATIENCE_SECONDS)
 
     def restart(self) -> None:
         """Kill it and start it again."""
         self.kill()
         self.start()
-
-    def read_tail(self) -> str:
-        """The last lines of its log."""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_LINES:])
 
     # What it says
 

@@ -54,6 +54,18 @@ def find_obstacle() -> str | None:
     return f"no namespaces here: {done.stderr.strip()}" if done.returncode else None
 
 
+def find_missing(name: str) -> str | None:
+    """Why `make setup` could not get build/`name`; None if it is there. Raises FileNotFoundError
+    if setup has not tried."""
+    folder = ROOT / "build" / name
+    if folder.exists():
+        return None
+    refusal = folder.with_name(f"{name}-missing")
+    if not refusal.exists():
+        raise FileNotFoundError(f"there is no {folder}: run `make setup`")
+    return refusal.read_text().strip()
+
+
 class Node:
     """A network namespace with a /var/lib of its own, below `folder`.
 

@@ -17,12 +17,8 @@ make_bird() {
 }
 
 unpack_bird() {
-    local folder=$1 file program
-    { download_bird "$folder" || { apt-get update -q && download_bird "$folder"; }; } || return
-    for file in "$folder"/*.deb; do
-        dpkg -x "$file" "$folder" || return
-        rm "$file"
-    done
+    local folder=$1 program
+    unpack_packages download_bird "$folder" || return
     for program in "$folder"/usr/sbin/*; do
         # RPATH, not RUNPATH: it also serves the libraries of the libraries.
         patchelf --force-rpath --set-rpath "$(list_library_folders)" "$program" || return

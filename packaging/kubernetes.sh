@@ -23,26 +23,6 @@ make_kubernetes() {
     fi
 }
 
-# Fills a folder of the cache by calling `make FOLDER`, unless that was done, or failed lately; then
-# build/NAME-missing says why.
-get_or_miss() {
-    local name=$1 folder=$2 what=$3 make=$4 reason
-    [ ! -e "$folder/complete" ] || return 0
-    if [ -z "$(find "$folder/missing" -mmin -1440 2>/dev/null)" ]; then
-        say "getting $what in $folder"
-        rm -rf "$folder"
-        mkdir -p "$folder"
-        if "$make" "$folder" >"build/$name.log" 2>&1; then
-            touch "$folder/complete"
-            return 0
-        fi
-        reason=$(grep -v '^go: downloading \|^[GHI][a-z]*:[0-9]* ' "build/$name.log" | head -n 1) || true
-        echo "$what: ${reason:-not had within 40 minutes}" >"$folder/missing"
-    fi
-    cp "$folder/missing" "build/$name-missing"
-    return 1
-}
-
 # With the plugin that containerd wants beside those of any network.
 build_kubernetes() {
     local folder=$1 go number=k8s.io/component-base/version.git
@@ -62,12 +42,7 @@ build_tools() {
 }
 
 unpack_containerd() {
-    local folder=$1 file
-    { download_containerd "$folder" || { apt-get update -q && download_containerd "$folder"; }; } || return
-    for file in "$folder"/*.deb; do
-        dpkg -x "$file" "$folder" || return
-        rm "$file"
-    done
+    unpack_packages download_containerd "$1"
 }
 
 download_containerd() (

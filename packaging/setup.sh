@@ -144,16 +144,12 @@ make_etcd() {
 }
 
 unpack_etcd() {
-    local folder=$1 file
+    local folder=$1
     say "unpacking Debian's etcd in $folder"
     rm -rf "$folder"
     mkdir -p "$folder"
-    { download_etcd "$folder" || { apt-get update -q && download_etcd "$folder"; }; } >build/etcd.log 2>&1 ||
-        { tail -n 20 build/etcd.log >&2; die "apt-get download failed (build/etcd.log)"; }
-    for file in "$folder"/*.deb; do
-        dpkg -x "$file" "$folder"
-        rm "$file"
-    done
+    unpack_packages download_etcd "$folder" >build/etcd.log 2>&1 ||
+        { tail -n 20 build/etcd.log >&2; die "no etcd could be had (build/etcd.log)"; }
     touch "$folder/usr/bin/complete"
 }
 
@@ -161,41 +157,58 @@ download_etcd() (
     cd "$1" && apt-get download -q etcd-server etcd-client
 )
 
+# Fills a folder of the cache by calling `make FOLDER`, unless that was done, or failed lately; then
+# build/NAME-missing says why.
+get_or_miss() {
+    local name=$1 folder=$2 what=$3 make=$4 reason
+    [ ! -e "$folder/complete" ] || return 0
+    if [ -z "$(find "$folder/missing" -mmin -1440 2>/dev/null)" ]; then
+        say "getting $what in $folder"
+        rm -rf "$folder"
+        mkdir -p "$folder"
+        if "$make" "$folder" >"build/$name.log" 2>&1; then
+            touch "$folder/complete"
+            return 0
+        fi
+        reason=$(grep -v '^go: downloading \|^[GHI][a-z]*:[0-9]* ' "build/$name.log" | head -n 1) || true
+        echo "$what: ${reason:-not had within 40 minutes}" >"$folder/missing"
+    fi
+    cp "$folder/missing" "build/$name-missing"
+    return 1
+}
+
+# Fills a folder with the files of the Debian packages that `download FOLDER` puts there.
+unpack_packages() {
+    local download=$1 folder=$2 file
+    { "$download" "$folder" || { apt-get update -q && "$download" "$folder"; }; } || return
+    for file in "$folder"/*.deb; do
+        dpkg -x "$file" "$folder" || return
+        rm "$file"
+    done
+}
+
 # Calico's own plugin and calicoctl, for the tests that run them beside ours. They need some hundred
 # modules: where those cannot be had, build/peers-missing says why, those tests are skipped, and it
 # is tried again a day later.
 make_peers() {
-    local folder go reason
+    local folder
     folder=$CACHE/peers/calico-$CALICO-$(cat integration/peers/* | sha256sum | cut -c1-12)
-    if [ ! -e "$folder/complete" ] && [ -z "$(find "$folder/missing" -mmin -1440 2>/dev/null)" ]; then
-        go=$(find_go)
-        say "building calico-ipam and calicoctl $CALICO with $go"
-        rm -rf "$folder"
-        mkdir -p "$folder"
-        if build_peers "$go" "$folder" >build/peers.log 2>&1; then
-            mv "$folder/calico" "$folder/calico-ipam"
-            touch "$folder/complete"
-        else
-            reason=$(grep -v '^go: downloading ' build/peers.log | head -n 1)
-            echo "${reason:-not built within half an hour}" >"$folder/missing"
-        fi
-    fi
-    if [ -e "$folder/complete" ]; then
-        ln -sfn "$folder" build/peers
-        rm -f build/peers-missing
+    rm -f build/peers build/peers-missing
+    if get_or_miss peers "$folder" "Calico $CALICO" build_peers; then
+        ln -s "$folder" build/peers
     else
-        rm -f build/peers
-        cp "$folder/missing" build/peers-missing
-        say "no calico-ipam and calicoctl $CALICO, tests with them are skipped: $(cat "$folder/missing")"
+        say "tests beside Calico are skipped: $(cat build/peers-missing)"
     fi
 }
 
 build_peers() {
-    local go=$1 folder=$2 calico=github.com/projectcalico/calico flags
+    local folder=$1 calico=github.com/projectcalico/calico flags go
+    go=$(find_go) || return
     flags="-s -w -X main.VERSION=$CALICO -X $calico/calicoctl/calicoctl/commands.VERSION=$CALICO"
     GOTOOLCHAIN=local CGO_ENABLED=0 GOFLAGS=-buildvcs=false timeout 1800 "$go" -C integration/peers \
         build -trimpath -ldflags="$flags" -o "$folder/" \
-        "$calico/cni-plugin/cmd/calico" "$calico/calicoctl/calicoctl"
+        "$calico/cni-plugin/cmd/calico" "$calico/calicoctl/calicoctl" &&
+        mv "$folder/calico" "$folder/calico-ipam"
 }
 
 mkdir -p build "$CACHE"

@@ -27,7 +27,15 @@ from integration.cluster.authority import Authority
 from integration.cluster.image import make_pod_image
 from integration.cluster.machine import Machine, find_cgroup_obstacle
 from integration.cluster.pods import NODE, PATIENCE_SECONDS, Pods
-from integration.network import BUNDLE, OURS, THEIRS, TOOLS, becomes_true, find_obstacle
+from integration.network import (
+    BUNDLE,
+    OURS,
+    THEIRS,
+    TOOLS,
+    becomes_true,
+    find_missing,
+    find_obstacle,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,10 +71,7 @@ REFERENCE_NETWORK = {
 
 def find_cluster_obstacle() -> str | None:
     """Why no cluster can be started on this machine; None if one can."""
-    obstacle = find_obstacle() or find_cgroup_obstacle()
-    if obstacle is None and parts.MISSING.exists():
-        obstacle = parts.MISSING.read_text().strip()
-    return obstacle
+    return find_obstacle() or find_cgroup_obstacle() or find_missing("kubernetes")
 
 
 class Cluster(Pods):
@@ -79,8 +84,6 @@ class Cluster(Pods):
     etcd = parts.ETCD
 
     def __init__(self, folder: Path, users: Sequence[str] = USERS, containerd: str = "2.1") -> None:
-        if not (parts.PROGRAMS / "kubelet").exists():
-            raise FileNotFoundError(f"{parts.PROGRAMS}: no Kubernetes; run `make setup`")
         programs = (parts.RUNTIMES[containerd], parts.RUNC)
         machine = Machine(NODE, folder / NODE, programs)
         addresses = ("127.0.0.1", "::1", parts.NODE_ADDRESS, parts.SERVICE_ADDRESS)

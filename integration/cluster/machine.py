@@ -26,6 +26,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from integration.daemon import read_tail
 from integration.netns import Namespace, enter
 from integration.network import becomes_true
 
@@ -42,7 +43,6 @@ JOIN = (
 )
 NAMESPACES = ("--mount", "--net", "--uts", "--ipc", "--cgroup", "--pid")
 PATIENCE_SECONDS = 30.0
-LOG_LINES = 40
 _numbers = itertools.count(1)
 
 
@@ -106,7 +106,7 @@ class Process:
 
     def read_tail(self) -> str:
         """The last lines of its log."""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_LINES:])
+        return read_tail(self.log)
 
 
 class Machine:

@@ -22,7 +22,6 @@ DEBIAN = ROOT / "build" / "containerd"
 RUNTIMES = {"1.6": DEBIAN / "usr" / "bin", "2.1": PROGRAMS}
 RUNC = DEBIAN / "usr" / "sbin"
 BUSYBOX = DEBIAN / "bin" / "busybox"
-MISSING = ROOT / "build" / "kubernetes-missing"
 
 ETCD = "http://127.0.0.1:2379"
 NODE_ADDRESS = "192.0.2.1"

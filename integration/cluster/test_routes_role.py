@@ -6,6 +6,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import signal
 import subprocess
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
@@ -24,11 +25,13 @@ from integration.cluster.node import (
 )
 from integration.cluster.pods import NODE
 from integration.cluster.proxy import ApiProxy
+from integration.daemon import Daemon
 from integration.network import BUNDLE, becomes_true
 from integration.program import inside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from integration.cluster.cluster import Cluster
 
@@ -112,38 +115,29 @@ def test_the_watch_needs_what_its_role_grants(ready, tmp_path):
         (networks / "net.conflist").write_text(json.dumps(conflist))
         watch = start_watch(ready, tmp_path)
         try:
-            words = (tmp_path / "watch.log").read_text
             assert becomes_true(lambda: asks(proxy) >= {*GRANTED, *OF_THE_PLUGIN}), (
                 {*GRANTED, *OF_THE_PLUGIN} - asks(proxy),
-                words(),
+                watch.read_tail(),
             )
+            # The first file comes after the requests for it.
+            assert becomes_true(file.exists), watch.read_tail()
             assert f"router id {ADDRESS.partition('/')[0]};" in file.read_text()
             ipamctl(ready, "apply", "-f", "-", stdin=json.dumps(PEER))
-            assert becomes_true(lambda: "Global_192_0_2_200" in file.read_text()), words()
+            assert becomes_true(lambda: "Global_192_0_2_200" in file.read_text()), watch.read_tail()
         finally:
-            watch.terminate()
-            watch.wait(30)
+            watch.kill(signal.SIGTERM)
         refused = [one.what for one in proxy.seen if one.status == http.client.FORBIDDEN]
         assert [] == refused
 
 
-def start_watch(cluster, folder):
+def start_watch(cluster: Cluster, folder: Path) -> Daemon:
     """The command on the cluster's node."""
+    watch = Daemon("watch", folder / "watch.log", cluster.machine.namespace)
     words = ("--node", NODE, "--bird", str(folder / "bird.conf"))
     words += ("--bird-socket", str(folder / "none.ctl"))
-    with (folder / "watch.log").open("wb") as log:
-        return subprocess.Popen(
-            [
-                *inside(cluster.machine.namespace),
-                str(BUNDLE / "ipamctl"),
-                "routes",
-                "watch",
-                *words,
-            ],
-            stdout=log,
-            stderr=log,
-            env={"PATH": os.environ["PATH"], "CNI_NETCONF_DIR": str(folder / "net.d")},
-        )
+    command = [str(BUNDLE / "ipamctl"), "routes", "watch", *words]
+    watch.spawn(command, {"CNI_NETCONF_DIR": str(folder / "net.d")})
+    return watch
 
 
 def asks(proxy: ApiProxy) -> set[tuple[str, str]]:

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from integration.etcd.node import EtcdNode, read_records
-from integration.network import BUNDLE, ROOT
+from integration.network import BUNDLE, ROOT, find_missing
 from integration.program import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     Json = dict[str, Any]
 
 PEERS = ROOT / "build" / "peers"
-REFUSAL = ROOT / "build" / "peers-missing"
 CALICO_IPAM = PEERS / "calico-ipam"
 # HTTP/2: what a client says first, the head of a frame, its type's place, the type of headers.
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -47,15 +46,7 @@ API = "projectcalico.org/v3"
 IPAM_KEYS = "/calico/ipam/v2/"
 
 
-def find_missing() -> str | None:
-    """Why Calico's programs are not here; None if they are."""
-    if PEERS.exists():
-        return None
-    reason = REFUSAL.read_text().strip() if REFUSAL.exists() else "make setup has not made them"
-    return f"no Calico here: {reason}"
-
-
-MISSING = find_missing()
+MISSING = find_missing("peers")
 with_calico = pytest.mark.skipif(MISSING is not None, reason=MISSING or "")
 
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from integration.daemon import read_tail
 from integration.etcd.certificates import LOOPBACK, make_certificates
 from integration.etcd.lan import MEMBER_ADDRESSES
-from integration.etcd.member import read_tail
 from integration.etcd.servers import VERSIONS, Cluster
 from integration.network import find_obstacle
 

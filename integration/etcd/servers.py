@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import shutil
 import signal
@@ -32,13 +33,7 @@ from integration.etcd.lan import (
     drop_traffic,
     let_traffic_pass,
 )
-from integration.etcd.member import (
-    Server,
-    find_free_ports,
-    find_programs,
-    make_environment,
-    read_tail,
-)
+from integration.etcd.member import Server, find_free_ports, find_programs
 from integration.etcd.users import ROOT_USER, User, create_users
 from integration.network import becomes_true
 
@@ -103,7 +98,7 @@ class Cluster:
     def __enter__(self) -> Self:
         try:
             for member in self.members:
-                member.start(self._command(member))
+                member.spawn(self._command(member))
             for member in self.members:
                 self.wait_ready(member)
             if self._wants_auth:
@@ -138,7 +133,7 @@ class Cluster:
         """Start a member that has ended with the data that it has; it answers afterwards."""
         if member.is_running:
             member.kill()
-        member.start(self._command(member))
+        member.spawn(self._command(member))
         self.wait_ready(member)
 
     def wait_ready(self, member: Server) -> None:
@@ -146,8 +141,8 @@ class Cluster:
         ready = becomes_true(
             lambda: not member.is_running or self._is(member, "has_leader"), PATIENCE_SECONDS
         )
-        assert member.is_running, f"{member} has ended:\n{read_tail(member.log)}"
-        assert ready, f"{member} does not become ready:\n{read_tail(member.log)}"
+        assert member.is_running, f"{member} has ended:\n{member.read_tail()}"
+        assert ready, f"{member} does not become ready:\n{member.read_tail()}"
 
     def leader(self, besides: Server | None = None) -> Server:
         """The member that leads; waits until there is one, other than `besides`."""
@@ -210,7 +205,7 @@ class Cluster:
         inside = ("ip", "netns", "exec", self.lan.name) if self.lan else ()
         done = subprocess.run(
             [*inside, *argv, *arguments],
-            env=make_environment(),
+            env={"ETCDCTL_API": "3", "PATH": os.environ.get("PATH", os.defpath)},
             capture_output=True,
             text=True,
             check=False,

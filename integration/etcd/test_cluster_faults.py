@@ -62,7 +62,7 @@ def finish(traffic: Traffic, failures: list[Done] | None = None) -> None:
 def restart_all(cluster: Cluster, members: list[Server]) -> None:
     """Start these; none is ready before there are two."""
     for member in members:
-        member.start(cluster._command(member))
+        member.spawn(cluster._command(member))
     for member in cluster.members:
         cluster.wait_ready(member)
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cni_ipam.lean.record import record
-from integration.etcd.member import END_SECONDS, find_programs, read_tail
+from integration.daemon import Daemon
+from integration.etcd.member import find_programs
 from integration.etcd.node import EtcdNode
 from integration.etcd.servers import VERSIONS
 from integration.netns import Lab
@@ -55,7 +56,7 @@ class Site:
             "CNI_NETCONF_DIR": str(folder / "net.d"),
             **PASSWORDS,
         }
-        self._members: list[subprocess.Popen[bytes]] = []
+        self.members: list[Daemon] = []
 
     def run(self, commands: str) -> subprocess.CompletedProcess[str]:
         """Commands of the page, which end with the first that fails."""
@@ -71,18 +72,16 @@ class Site:
         assert "NAME=m1 ADDRESS=10.0.0.11\netcd " in commands
         for name, address in ADDRESSES.items():
             own = commands.replace("NAME=m1 ADDRESS=10.0.0.11", f"NAME={name} ADDRESS={address}")
-            own = own.replace("\netcd ", "\nexec setpriv --pdeathsig KILL etcd ")
+            own = own.replace("\netcd ", "\nexec etcd ")
             own = own.replace("/etc/etcd/", f"{self.folder}/")
             own = own.replace("/var/lib/etcd", f"{self.folder}/{name}-data")
-            with (self.folder / f"{name}.log").open("wb") as log:
-                command = (*inside(self.namespace), "bash", "-euc", own)
-                member = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
-            self._members.append(member)
+            member = Daemon(name, self.folder / f"{name}.log", self.namespace)
+            member.spawn(["bash", "-euc", own], self._environment)
+            self.members.append(member)
 
     def stop_members(self) -> None:
-        for member in self._members:
+        for member in self.members:
             member.kill()
-            member.wait(END_SECONDS)
 
     def install_network_list(self) -> None:
         """What the page says in words: the node's files and its network list."""
@@ -139,7 +138,7 @@ def follow_page(site: Site) -> Story:
     assert made.returncode == 0, made.stderr
     site.start_members(start)
     ready = becomes_true(lambda: site.run(health).returncode == 0, PATIENCE_SECONDS)
-    assert ready, "\n".join(read_tail(log) for log in site.folder.glob("*.log"))
+    assert ready, "\n".join(member.read_tail() for member in site.members)
     site.install_network_list()
     done = site.run(f"{health}\n{rest}")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -30,15 +30,6 @@ CONTROLLERS = "deployment-controller,replicaset-controller,namespace-controller"
 PATIENCE_SECONDS = 60.0
 
 
-def find_missing() -> str | None:
-    """Why there is no Kubernetes here; None if there is."""
-    if parts.MISSING.exists():
-        return parts.MISSING.read_text().strip()
-    if not (parts.PROGRAMS / "kube-apiserver").exists():
-        return "no Kubernetes here: make setup has not got it"
-    return None
-
-
 class Control(Access):
     """See above; `address` is its own in the management network, where `server` answers."""
 

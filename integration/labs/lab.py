@@ -35,7 +35,7 @@ from integration.labs.kubelet import NETWORKS, PLUGINS, Kubelet
 from integration.labs.pods import PATIENCE_SECONDS, Pods
 from integration.labs.topology import read_topology
 from integration.netns import Lab as Links
-from integration.network import BUNDLE, TOOLS, becomes_true, find_obstacle
+from integration.network import BUNDLE, TOOLS, becomes_true, find_missing, find_obstacle
 from integration.page import WIDTH, Broken
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ SUDO = '#!/bin/sh\nexec "$@"\n'
 
 def find_lab_obstacle() -> str | None:
     """Why no lab can be run here; None if one can."""
-    return find_obstacle() or control.find_missing() or bird.find_missing()
+    return find_obstacle() or find_missing("kubernetes") or bird.MISSING
 
 
 class Lab(Pods):

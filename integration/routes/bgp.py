@@ -11,12 +11,12 @@ the first address of each, the client 203.0.113.2 beyond it.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
+import signal
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from integration.bird import Bird
+from integration.daemon import Daemon
 from integration.netns import Lab
 from integration.network import BUNDLE, ENTER, Node, becomes_true
 
@@ -72,8 +72,7 @@ class Speaker:
         self.node = Node(network.lab, network.folder, self.name, network.var_lib)
         self.space = self.node.namespace
         self.bird = Bird(self.name, self.space, network.folder)
-        self.watch_log = network.folder / f"{self.name}-watch.log"
-        self._watch: subprocess.Popen[bytes] | None = None
+        self.watch = Daemon("watch", network.folder / f"{self.name}-watch.log", self.space)
         self._write_network()
 
     def _write_network(self) -> None:
@@ -115,30 +114,14 @@ class Speaker:
         """Keep BIRD right from now on; waits until its file is there."""
         program = str(BUNDLE / "ipamctl")
         words = ("--bird", str(self.bird.config), "--bird-socket", str(self.bird.socket))
-        inside = ("ip", "netns", "exec", self.space.name, "setpriv", "--pdeathsig", "KILL")
         enter = ("unshare", "--mount", "sh", "-c", ENTER, str(self.node.var_lib))
-        with self.watch_log.open("ab") as log:
-            self._watch = subprocess.Popen(
-                [*inside, *enter, program, "routes", "watch", *words],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={
-                    "PATH": os.environ.get("PATH", os.defpath),
-                    "CNI_NETCONF_DIR": str(self.node.networks),
-                },
-            )
-        assert becomes_true(self.bird.config.exists), self.watch_log.read_text()
-
-    def end_watch(self) -> None:
-        """Nobody keeps BIRD right any more."""
-        if self._watch is not None:
-            self._watch.terminate()
-            self._watch.wait(30)
+        command = [*enter, program, "routes", "watch", *words]
+        self.watch.spawn(command, {"CNI_NETCONF_DIR": str(self.node.networks)})
+        assert becomes_true(self.bird.config.exists), self.watch.read_tail()
 
     def stop(self) -> None:
         """End the watch and BIRD."""
-        self.end_watch()
+        self.watch.kill(signal.SIGTERM)
         self.bird.__exit__()
 
 

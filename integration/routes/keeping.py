@@ -6,9 +6,7 @@ Addresses come by the real runtime, or straight from the engine where only recor
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
 from typing import TYPE_CHECKING
 
 from cni_ipam.core.address import parse_address, parse_cidr
@@ -18,6 +16,7 @@ from cni_ipam.datastore.sqlite import SqliteDatastore
 from cni_ipam.ipam.affinity import claim_blocks
 from cni_ipam.ipam.assign import assign
 from cni_ipam.ipam.wish import Wish
+from integration.daemon import Daemon
 from integration.network import BUNDLE, ENTER, Node, becomes_true
 
 if TYPE_CHECKING:
@@ -167,32 +166,21 @@ class KeptNode(Node):
         return Watching(self, words or ("watch",))
 
 
-class Watching:
+class Watching(Daemon):
     """A process that keeps the routes of a node; ended with the `with` block at the latest."""
 
     def __init__(self, node: KeptNode, words: Sequence[str]) -> None:
         inside = ("unshare", "--mount", "sh", "-c", ENTER, str(node.var_lib))
         program = (str(BUNDLE / "ipamctl"), "routes", *words)
-        environment = {
-            "PATH": os.environ.get("PATH", os.defpath),
-            "CNI_NETCONF_DIR": str(node.networks),
-        }
-        self.log = node.var_lib / "watch.log"
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                ["ip", "netns", "exec", node.namespace.name, *inside, *program],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment,
-            )
+        super().__init__("watch", node.var_lib / "watch.log", node.namespace)
+        self.log.unlink(missing_ok=True)
+        self.spawn([*inside, *program], {"CNI_NETCONF_DIR": str(node.networks)})
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
+        self.kill()
 
     def lines(self) -> list[str]:
         """What it has told so far."""
@@ -204,5 +192,5 @@ class Watching:
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Its exit status after a signal; raises TimeoutExpired if it does not end."""
-        self.process.send_signal(number)
-        return self.process.wait(PATIENCE_SECONDS)
+        self.kill(number)
+        return self.status

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -88,7 +89,7 @@ def test_nobody_takes_a_block_from_its_owner(mesh):
     owner.add(mesh.pod(), ADDRESS)
     assert becomes_true(lambda: [("10.9.0.1", "bird")] == routes(liar, BLOCK), 20)
     before = [routes(owner, BLOCK), routes(owner, ADDRESS)]
-    liar.end_watch()
+    liar.watch.kill(signal.SIGTERM)
     liar.bird.kill()
     lies = f"route {BLOCK} blackhole; route {ADDRESS}/32 blackhole;"
     text = liar.bird.config.read_text()

@@ -100,7 +100,7 @@ def test_pods_come_and_go_under_it(kept, watching):
         assert 0 == kept.cnitool("del", "net", pod).returncode
 
     assert soon(lambda: before == kept.ours())
-    assert watching.process.poll() is None
+    assert watching.is_running
     assert [] == kept.findings()
 
 

@@ -1,0 +1,89 @@
+"""A process that stays while a test runs: its log, its end.
+
+server = Daemon("etcd", folder / "etcd.log")
+server.spawn(["etcd", "--data-dir=…"])
+server.kill()
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from integration.netns import Namespace
+
+LOG_LINES = 40
+END_SECONDS = 30.0
+
+
+class Daemon:
+    """One process, in a network namespace if there is one; it can be started again after its end.
+
+    It ends with this process, however this one ends."""
+
+    def __init__(self, name: str, log: Path, namespace: Namespace | None = None) -> None:
+        self.name = name
+        self.log = log
+        self.namespace = namespace
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+    @property
+    def pid(self) -> int:
+        """The process's id, also when it has ended."""
+        assert self._process is not None, f"{self.name} was never started"
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process is there, be it stopped or at work."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def status(self) -> int:
+        """How it ended, the negative of a signal's number; waits for the end."""
+        assert self._process is not None, f"{self.name} was never started"
+        return self._process.wait(END_SECONDS)
+
+    def spawn(self, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+        """Start it with nothing in its environment but PATH and `environment`.
+
+        The kernel ends it when the *thread* ends that started it.
+        """
+        assert threading.current_thread() is threading.main_thread(), "would end with the thread"
+        inside = ("ip", "netns", "exec", self.namespace.name) if self.namespace else ()
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*inside, "setpriv", "--pdeathsig", "KILL", *argv],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={"PATH": os.environ.get("PATH", os.defpath)} | dict(environment or {}),
+            )
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send a signal, SIGTERM for an orderly end; unless it only stops or continues the process,
+        wait for its end. That it has ended already is fine."""
+        if self._process is None:
+            return
+        self._process.send_signal(number)
+        if number not in {signal.SIGSTOP, signal.SIGCONT}:
+            self._process.wait(END_SECONDS)
+
+    def read_tail(self) -> str:
+        """The last lines of its log."""
+        return read_tail(self.log)
+
+
+def read_tail(log: Path) -> str:
+    """The last lines of a log."""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])

@@ -8,6 +8,8 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from integration.network import becomes_true
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -27,7 +29,18 @@ def start_bird(lab: Lab, node: str) -> None:
 def start_watch(lab: Lab, node: str) -> None:
     """Keep BIRD's configuration on a node true from now on, and our routes."""
     lab.type(node, f"ipamctl routes watch --bird {CONFIG} >/run/watch.log 2>&1 &")
-    lab.ask(node, "pgrep -f 'routes watch' >/run/watch.pid")
+    lab.ask(node, "pgrep -f 'routes [w]atch' >/run/watch.pid")
+
+
+def is_watched(lab: Lab, node: str) -> bool:
+    """Whether `start_watch` still holds."""
+    return lab.attempt(node, "kill -0 $(cat /run/watch.pid)").returncode == 0
+
+
+def end_watch(lab: Lab, node: str) -> None:
+    """Undo `start_watch`."""
+    lab.ask(node, "kill $(cat /run/watch.pid)")
+    assert becomes_true(lambda: not is_watched(lab, node)), "the watch goes on"
 
 
 def list_routes(lab: Lab, machine: str) -> list[str]:

@@ -59,8 +59,10 @@ def test_a_flushed_table_is_mended(kept, watching):
     assert soon(lambda: before == kept.ours())
     block, device = before[1], kept.namespace.routes(4, "proto", "85", "scope", "link")[0]["dev"]
     assert block.startswith("blackhole")
-    assert f"added {block} proto 85" in watching.lines()
-    assert any(line.endswith(f"/32 dev {device} proto 85") for line in watching.lines())
+    assert watching.tells(f"added {block} proto 85")
+    assert soon(
+        lambda: any(line.endswith(f"/32 dev {device} proto 85") for line in watching.lines())
+    )
 
 
 def test_a_single_route_that_is_removed_comes_back(kept, watching):
@@ -80,7 +82,7 @@ def test_the_blackhole_of_a_released_block_goes(kept, watching):
     assert 0 == done.returncode
 
     assert soon(lambda: not any(line.startswith("blackhole") for line in kept.ours()))
-    assert any(line.startswith("removed blackhole") for line in watching.lines())
+    assert soon(lambda: any(line.startswith("removed blackhole") for line in watching.lines()))
     assert 1 == len(kept.ours())
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from integration.labs.bgp import (
+    end_watch,
     expect_router,
     expect_sessions,
+    is_watched,
     list_routes,
     start_bird,
     start_watch,
@@ -51,7 +53,7 @@ def told(begun):
     for pod in begun.lab.pods(NAMESPACE):
         if pod["metadata"]["name"] != begun.name:
             begun.lab.delete_pod(NAMESPACE, pod["metadata"]["name"])
-    if begun.lab.attempt(begun.node, "kill -0 $(cat /run/watch.pid)").returncode:
+    if not is_watched(begun.lab, begun.node):
         start_watch(begun.lab, begun.node)
     assert is_sound(begun)
     assert becomes_true(begun.is_served)
@@ -131,7 +133,7 @@ def test_flushed_routes_are_mended_by_repair(told):
     """`routes check` says what is missing, and then that nothing is."""
     lab, node = told.lab, told.node
     whole = list_routes(lab, node)
-    lab.ask(node, "kill $(cat /run/watch.pid)")
+    end_watch(lab, node)
     flush(told)
     assert not told.is_served()
 
@@ -157,7 +159,7 @@ def test_flushed_routes_are_mended_by_watch(told):
 def test_a_flushed_blackhole_is_made_again_by_the_next_add(told):
     """By the ADD itself, or by BIRD's next look at the kernel's routes."""
     lab, node = told.lab, told.node
-    lab.ask(node, "kill $(cat /run/watch.pid)")
+    end_watch(lab, node)
     flush(told)
 
     lab.run_pod(node, NAMESPACE, "next")

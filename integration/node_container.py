@@ -121,13 +121,13 @@ class Pod:
 
     @contextlib.contextmanager
     def running(self, verb, **environment):
-        """A container that runs until SIGTERM, which it obeys at once."""
+        """A container that runs until SIGTERM, which it obeys as soon as its command has ended."""
         process = self.start(verb, **environment)
         try:
             yield process
         finally:
             process.terminate()
-            process.communicate(timeout=5)
+            process.communicate(timeout=60)
 
     def read_token(self):
         config = yaml.safe_load((self.node / KUBECONFIG).read_text())
@@ -142,14 +142,15 @@ class Pod:
 
 
 def find_session(leader):
-    """The processes of a session, by name."""
+    """The processes of a session that have not ended, by name."""
     done = subprocess.run(
-        ["ps", "-o", "comm=,pid=", "--sid", str(leader)],
+        ["ps", "-o", "stat=,comm=,pid=", "--sid", str(leader)],
         check=False,
         capture_output=True,
         text=True,
     )
-    return dict(line.split() for line in done.stdout.splitlines())
+    found = (line.split() for line in done.stdout.splitlines())
+    return {name: pid for state, name, *_, pid in found if not state.startswith("Z")}
 
 
 def write_tool(tools, name, script):

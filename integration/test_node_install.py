@@ -26,7 +26,7 @@ from integration.node_container import (
 from integration.test_install import list_tree, make_bundle
 
 SERVICE_ACCOUNT_PATH = "/api/v1/namespaces/kube-system/serviceaccounts/cni-ipam/token"
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 120
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def test_the_token_is_renewed(pod):
     """The container `token` does so again and again."""
     pod.run("install")
     with pod.running("token", RENEW_SECONDS="0.1"):
-        assert becomes_true(lambda: pod.read_token() == "token-4", PATIENCE_SECONDS)
+        assert becomes_true(lambda: int(pod.read_token()[6:]) >= 4, PATIENCE_SECONDS)
 
 
 def test_a_reader_never_finds_half_a_kubeconfig(pod):

@@ -155,8 +155,7 @@ renew_forever() {
 # A sleep that a signal ends at once.
 pause() {
     sleep "$1" &
-    sleeper=$!
-    wait "$sleeper"
+    wait $!
 }
 
 install_drop_in() {
@@ -183,7 +182,8 @@ uninstall() {
 }
 
 stop() {
-    [ -z "${sleeper:-}" ] || kill "$sleeper" 2>/dev/null || true
+    # shellcheck disable=SC2046  # a word each, or none
+    kill $(jobs -p) 2>/dev/null || true
     wait
     exit 0
 }

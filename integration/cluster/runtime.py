@@ -14,7 +14,7 @@ import grpc
 
 METHOD = "/runtime.v1.RuntimeService/Status"
 VERBOSE_REQUEST = b"\x08\x01"
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 
 
 def wait_for_network(socket: str, text: str) -> bool:

@@ -27,7 +27,7 @@ NODE_FULL = 100
 SOME = 30
 PODS = "/api/v1/namespaces/default/pods"
 PATIENCE_SECONDS = 300.0
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 0.1
 AT_ONCE = 8
 
 
@@ -103,7 +103,7 @@ def test_a_part_is_killed_while_pods_come_and_while_they_go(stocked, part, tmp_p
     """It comes back at once; what was under way is done again, and GC finds what nobody has."""
     restart = getattr(stocked, f"restart_{part}")
     start_pods(stocked, SOME)
-    wait_for("the first run", lambda: count_ready(stocked) >= SOME // 5)
+    wait_for("the first run", lambda: count_ready(stocked) > 0)
     assert count_ready(stocked) < SOME, "too late"
     restart()
     wait_for("the pods run", lambda: count_ready(stocked) == SOME)

@@ -94,7 +94,7 @@ def serves(cluster: Cluster, token: str) -> bool:
 
 
 def wait_until_expired(cluster: Cluster, token: str) -> None:
-    assert becomes_true(lambda: not serves(cluster, token), 30), "the token does not expire"
+    assert becomes_true(lambda: not serves(cluster, token), 60), "the token does not expire"
 
 
 def change(kubeconfig: Path, **settings: Any) -> Path:
@@ -144,7 +144,7 @@ def test_the_next_call_takes_up_a_rotated_token(ready, tmp_path):
 def test_a_long_lived_client_takes_up_a_rotated_token(ready, tmp_path):
     """Over the same connection, when the one that it has is refused."""
     file = tmp_path / "token"
-    former = ready.token(ACCOUNT, seconds=5)
+    former = ready.token(ACCOUNT, seconds=10)
     file.write_text(former)
     settings = KubernetesSettings(
         parse_api_server(ready.server),
@@ -276,7 +276,7 @@ def test_the_server_hangs(ready, tmp_path):
 
 @pytest.mark.parametrize("how", ["nobody listens", "it hangs"])
 def test_status_is_soon_told(ready, tmp_path, how):
-    """Within two seconds: by default that is no reason for the node to be unfit."""
+    """Not after the 90 s of other calls: by default that is no reason for the node to be unfit."""
     server = NOBODY if how == "nobody listens" else ready.server
     kubeconfig = ready.kubeconfig(ACCOUNT, token="not-asked-for", server=server)
     node = ApiNode(tmp_path, ready, kubeconfig)
@@ -286,7 +286,7 @@ def test_status_is_soon_told(ready, tmp_path, how):
         refusing, more_seconds = call_quickly(node, "STATUS", demanding)
     assert 0 == content.status
     assert_refused(refusing, 50, server.removeprefix("https://"))
-    assert max(seconds, more_seconds) < 2
+    assert max(seconds, more_seconds) < 6
 
 
 def call_quickly(node: ApiNode, verb: str, netconf: Json) -> tuple[Answer, float]:

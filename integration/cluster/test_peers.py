@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 pytestmark = with_calico
 
 # Until swaps were lost and addresses changed over, but no longer.
-SECONDS, WINDOWS = 5.0, 4
+SECONDS, WINDOWS = 5.0, 20
 BOTH = {"assign_ipv4": "true", "assign_ipv6": "true"}
 POD = "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={};K8S_POD_INFRA_CONTAINER_ID=x"
 WAYS = pytest.mark.parametrize(("first", "second"), [("ours", "theirs"), ("theirs", "ours")])

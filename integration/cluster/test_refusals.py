@@ -16,7 +16,7 @@ from integration.network import becomes_true
 
 __all__ = ["granted", "ready"]
 
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 180
 OURS, KUBELETS = "IPAMFailed", "FailedCreatePodSandBox"
 BINDING = "cni-ipam-events"
 REFUSED = {
@@ -82,7 +82,9 @@ def test_refused_pods_say_what_to_do_and_start_when_it_is_done(ready):
         ready.wait_running(name)
     for name, asked in REFUSED.items():
         ready.start_pod(name, annotations=asked)
-    told = becomes_true(lambda: all(find_events(ready, name, OURS) for name in REFUSED), 30)
+    told = becomes_true(
+        lambda: all(find_events(ready, name, OURS) for name in REFUSED), PATIENCE_SECONDS
+    )
     events = {name: find_events(ready, name, OURS) for name in REFUSED}
     assert told, events
     wrong = {
@@ -91,7 +93,8 @@ def test_refused_pods_say_what_to_do_and_start_when_it_is_done(ready):
         if not all(words in text for words in TOLD[name] for text in said)
     }
     assert {} == wrong
-    assert {name: ["ContainerCreating"] for name in REFUSED} == find_phases(ready)
+    waiting = {name: ["ContainerCreating"] for name in REFUSED}
+    assert becomes_true(lambda: waiting == find_phases(ready)), find_phases(ready)
     assert ["10.12.0.5", "10.9.0.2"] == find_pod_addresses(read_records(ready))
     assert 2 == len(read_records(ready).handles)
     mend(ready)
@@ -124,7 +127,9 @@ def test_without_the_role_there_is_no_event(ready):
     try:
         assert becomes_true(lambda: ready.kubectl(*question, check=False).stdout == "no\n")
         ready.start_pod("ungranted", annotations=REFUSED["unknown"])
-        told = becomes_true(lambda: bool(find_events(ready, "ungranted", KUBELETS)), 30)
+        told = becomes_true(
+            lambda: bool(find_events(ready, "ungranted", KUBELETS)), PATIENCE_SECONDS
+        )
         assert told, ready.events("ungranted")
         assert 'error parsing pool "later"' in find_events(ready, "ungranted", KUBELETS)[0]
         assert [] == find_events(ready, "ungranted", OURS)

@@ -119,7 +119,7 @@ def test_an_annotation_on_a_pod_that_runs_has_no_effect(stocked):
     address = stocked.run_pod("a")
     stocked.kubectl("annotate", "pod", "a", *(f"{key}={text}" for key, text in RUNNER.items()))
     stocked.restart_kubelet()
-    assert stocked.is_ready("a")
+    stocked.wait_running("a")
     assert [address] == find_pod_addresses(read_records(stocked))
 
 

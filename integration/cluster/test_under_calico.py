@@ -69,7 +69,7 @@ def calico(cluster, resources, kubeconfig) -> Iterator[Cluster]:
     nodename.parent.mkdir(parents=True, exist_ok=True)
     nodename.write_text("node1")
     # The node answers for a pod's gateway only if it has a route of its own there.
-    cluster.machine.namespace.ip("route", "add", "default", "via", "192.0.2.254", "dev", LAN)
+    cluster.machine.namespace.ip("route", "replace", "default", "via", "192.0.2.254", "dev", LAN)
     put_plugin(cluster, "calico", CALICO_IPAM)  # one program, which looks at its name
     cluster.install(calico_network(kubeconfig, assign_ipv4="true", assign_ipv6="true"))
     yield cluster
@@ -236,7 +236,7 @@ def test_no_pod_starts_while_the_datastore_is_locked(calico):
     """The main plugin says so, before it asks ours; once unlocked, the pod starts by itself."""
     set_ready(calico, False)
     calico.start_pod("waits")
-    assert becomes_true(lambda: any(NOT_READY in event for event in calico.events("waits")), 30)
+    assert becomes_true(lambda: any(NOT_READY in event for event in calico.events("waits")))
     assert set() == given(calico)
     set_ready(calico, True)
     calico.wait_running("waits")

@@ -54,7 +54,7 @@ def test_the_client_reaches_the_external_pods_of_both_nodes_and_no_other(docker)
         capture_output=True,
         text=True,
         env={"PATH": docker},
-        timeout=180,
+        timeout=500,
     )
     assert (0, "containerlab: all is well") == (
         done.returncode,

@@ -114,5 +114,5 @@ def cluster(request: pytest.FixtureRequest, lab: Lab, tmp_path: Path) -> Iterato
     if obstacle:
         pytest.skip(obstacle)
     version = getattr(request, "param", "3.4")
-    with Cluster(version, tmp_path / "etcd", members=3, lab=lab) as made:
+    with Cluster(version, tmp_path / "etcd", members=3, lab=lab, unsafe_no_fsync=True) as made:
         yield made

@@ -5,9 +5,10 @@ brings threads and warnings of its own with it.
     python -m integration.etcd.second_client HOST:PORT dump
     python -m integration.etcd.second_client HOST:PORT node NAME POOL BLOCK_PREFIX
 
-`dump` prints a JSON object: under each key its value in base64 and its mod_revision. `node` assigns
-and releases at random until a line comes on stdin, then prints what it has, {address: handle}, and
-how many writes it made or was too late for; at a second line it releases all that, and its blocks.
+`dump` prints a JSON object: under each key its value in base64 and its mod_revision. `node` prints
+{} and assigns and releases at random until a line comes on stdin, then prints what it has,
+{address: handle}, and how many writes it made or was too late for; at a second line it releases all
+that, and its blocks.
 """
 
 from __future__ import annotations
@@ -311,6 +312,7 @@ def main(endpoint: str, verb: str, *words: str) -> Iterator[object]:
     node = CalicoNode(store, name, ipaddress.IPv4Network(pool), int(prefix))
     stopped = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.readline(), stopped.set()), daemon=True).start()
+    yield {}
     held = assign_and_release(node, stopped)
     yield {"held": held, "counts": {"written": store.written, "late": store.late}}
     sys.stdin.readline()

@@ -148,6 +148,7 @@ mount -t tmpfs none /run && mkdir -p /run/bird /run/calico || exit 1
 ln -s "$1" /run/calico/bird.ctl
 (exec -a calico-felix sleep 60) & felix=$!
 (exec -a bird sleep 60) & bird=$!
+until [ "$(sort -u "/proc/$felix/comm" "/proc/$bird/comm")" = sleep ]; do sleep 0.05; done
 "$2" node status
 status=$?
 kill "$felix" "$bird"

@@ -39,7 +39,7 @@ openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes \\
 openssl x509 -req -in named.csr -CA ca.pem -CAkey ca-key.pem -CAcreateserial -out named.pem
 ETCDCTL_CERT=named.pem ETCDCTL_KEY=named-key.pem etcdctl get /calico/none
 """
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 90.0
 
 
 class Site:

@@ -227,7 +227,7 @@ def test_what_a_killed_client_has_sent_is_settled(etcd, proxy):
 
 def test_a_request_that_is_on_its_way_is_not_settled(proxy, client):
     """Waiting for it ends with an assertion, not never."""
-    proxy.delay(0.3)
+    proxy.delay(2.0)
     client.send_request(RANGE, {"key": encode("/a")})
     with pytest.raises(AssertionError, match="still on their way"):
         proxy.settle(0.05)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from integration.etcd.servers import Cluster
 
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 120
 RACE_SECONDS = 10.0
 POOL = "10.45.0.0/27"
 PEERS = ("calico1", "calico2")
@@ -194,6 +194,8 @@ def test_we_and_a_client_that_plays_calico_never_undo_each_other(etcd, proxy, tm
     herd = Herd(proxy, tmp_path, POOL, nodes=4, pods=6, at_once=8, may_be_full=True)
     with contextlib.ExitStack() as stack:
         peers = [stack.enter_context(Peer(etcd, name)) for name in PEERS]
+        for peer in peers:
+            peer.hear()
         rate = herd.run(herd.come_and_go(random.Random(7), len(herd.pods)), RACE_SECONDS)
         for peer in peers:
             peer.tell()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 NAME = "control"
 PORT = 6443
 CONTROLLERS = "deployment-controller,replicaset-controller,namespace-controller"
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 180.0
 
 
 class Control(Access):
@@ -105,8 +105,13 @@ class Control(Access):
             with self.machine.network():
                 self._connection.connect()
         headers = {"Authorization": f"Bearer {self.token(ADMIN)}"}
-        self._connection.request("GET", "/api/v1/pods?resourceVersion=0", headers=headers)
-        found: list[Json] = json.loads(self._connection.getresponse().read())["items"]
+        try:
+            self._connection.request("GET", "/api/v1/pods?resourceVersion=0", headers=headers)
+            found: list[Json] = json.loads(self._connection.getresponse().read())["items"]
+        except (OSError, http.client.HTTPException, KeyError):
+            # It was closed, or the server has no time: once more, over a connection of its own.
+            self.close()
+            return list(self.get("/api/v1/pods")["items"])
         return found
 
     def close(self) -> None:

@@ -18,9 +18,10 @@ def show_routes(lab: Lab, machine: str, command: str = "ip route") -> list[str]:
 
 def show_refusal(lab: Lab, namespace: str, name: str, sentence: str) -> str:
     """Wait until a pod is refused, say so, and show its event; the plugin's words."""
-    lab.expect_soon(lambda: bool(lab.refusals(namespace, name)), sentence)
     events = f"kubectl get events -n {namespace} --field-selector involvedObject.name={name}"
-    return lab.type("node1", f"{events},reason=IPAMFailed")
+    events += ",reason=IPAMFailed"
+    lab.expect_soon(lambda: "IPAMFailed" in lab.ask("node1", events), sentence)
+    return lab.type("node1", events)
 
 
 def expect_nothing_recorded(lab: Lab) -> str:

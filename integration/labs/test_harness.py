@@ -1,5 +1,6 @@
 """The harness of the labs: what a newcomer meets before a story, and what is left after it."""
 
+import contextlib
 import fcntl
 import os
 import re
@@ -23,7 +24,7 @@ with_lab = pytest.mark.skipif(OBSTACLE is not None, reason=OBSTACLE or "")
 NAME = "02-external-pool"
 FOLDER = Path(__file__).with_name(NAME)
 COMMAND = [sys.executable, "-m", "integration.labs.run"]
-END_SECONDS = 60
+END_SECONDS = 240
 
 
 def run(*arguments, **variables):
@@ -36,6 +37,24 @@ def run(*arguments, **variables):
         check=False,
         env=os.environ | variables,
     )
+
+
+@contextlib.contextmanager
+def started(**options):
+    """What `make lab` runs, as a process; a test that fails before its end interrupts it."""
+    process = subprocess.Popen(
+        ["env", "--default-signal=INT", *COMMAND, NAME],  # whoever runs the tests may ignore it
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=END_SECONDS)
 
 
 def list_remains(pid):
@@ -135,28 +154,22 @@ def test_nothing_is_left_of_a_lab_that_fails():
 def test_a_kept_lab_can_be_entered_and_ended():
     """LAB_KEEP=1: the scripts that it names lead into a machine, and end it all."""
     before = look_at_machine()
-    process = subprocess.Popen(
-        ["env", "--default-signal=INT", *COMMAND, NAME],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"LAB_KEEP": "1"},
-    )
     output = ""
-    while "ip netns" not in output.rpartition("\n\n")[2]:
-        line = process.stdout.readline()
-        assert line, output
-        output += line
-    enter, end = re.findall(r"^ +(build/\S+)", output, re.MULTILINE)
-    inside = subprocess.run(
-        [enter, "node1", "-c", "hostname; calicoctl get ippools; kubectl get nodes -o name"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    subprocess.run([end], cwd=ROOT, check=True)
-    rest, _ = process.communicate(timeout=END_SECONDS)
+    with started(env=os.environ | {"LAB_KEEP": "1"}) as process:
+        while "ip netns" not in output.rpartition("\n\n")[2]:
+            line = process.stdout.readline()
+            assert line, output
+            output += line
+        enter, end = re.findall(r"^ +(build/\S+)", output, re.MULTILINE)
+        inside = subprocess.run(
+            [enter, "node1", "-c", "hostname; calicoctl get ippools; kubectl get nodes -o name"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        subprocess.run([end], cwd=ROOT, check=True)
+        rest, _ = process.communicate(timeout=END_SECONDS)
 
     assert 0 == process.returncode
     assert inside.stdout.startswith("node1\nNAME ")
@@ -170,20 +183,14 @@ def test_a_kept_lab_can_be_entered_and_ended():
 def test_an_interrupted_lab_tidies_up():
     """Ctrl-C amid its story, which goes to its children too."""
     before = look_at_machine()
-    process = subprocess.Popen(
-        ["env", "--default-signal=INT", *COMMAND, NAME],  # whoever runs the tests may ignore it
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    # Too small for the story's output, so it waits for us in one of its steps.
-    fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
-    while not process.stdout.readline().startswith("=== 1."):
-        assert process.poll() is None
-    os.killpg(process.pid, signal.SIGINT)
+    with started(start_new_session=True) as process:
+        # Too small for the story's output, so it waits for us in one of its steps.
+        fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
+        while not process.stdout.readline().startswith("=== 1."):
+            assert process.poll() is None
+        os.killpg(process.pid, signal.SIGINT)
 
-    output, _ = process.communicate(timeout=END_SECONDS)
+        output, _ = process.communicate(timeout=END_SECONDS)
 
     assert 130 == process.returncode, output
     assert before == look_at_machine()

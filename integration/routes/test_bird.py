@@ -113,13 +113,13 @@ def test_a_block_that_goes_to_another_node_is_not_told_by_both(network):
     first.delete(pods[0])
     second.add(pods[1], NEIGHBOR)
     both_seconds = 0.0
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while (network.told_by(1), network.told_by(2)) != (set(), {BLOCK}):
         assert time.monotonic() < deadline, first.watch.read_tail()
         began = time.monotonic()
         if BLOCK in network.told_by(1) & network.told_by(2):
             both_seconds += time.monotonic() - began
-    assert both_seconds < 1
+    assert both_seconds < 5
     assert network.reaches(NEIGHBOR)
 
 
@@ -134,11 +134,13 @@ def test_traffic_outlives_the_death_of_bird(network):
     assert network.reaches(ADDRESS)
     assert 1 == len(lines(node, 4))
     node.add(network.pod(), "198.19.24.202")
+    log = node.watch.log
+    assert becomes_true(lambda: "is ready for its start" in log.read_text()), log.read_text()
     node.bird.start()
     network.router.wait_established("node1")
     assert network.hears(1, {BLOCK, "198.19.24.200/29"})
     assert network.reaches("198.19.24.202")
-    assert becomes_true(lambda: "works again" in node.watch.log.read_text())
+    assert becomes_true(lambda: "works again" in log.read_text())
 
 
 def test_a_bird_that_is_ended_takes_leave_of_nobodys_pods(network):
@@ -189,4 +191,4 @@ def test_what_bird_refuses_stays_out_of_its_file(network, tmp_path):
     with pytest.raises(OperatorError, match=r"refuses .*: .*bird\.conf:1:\d+ syntax error"):
         keeper.update(f"protocol nonsense;\n{good}")
     assert good == bird.config.read_text()
-    assert bird.is_established()
+    bird.wait_established()

@@ -122,7 +122,7 @@ def ask_the_intranet(lab: Lab, addresses: dict[str, str]) -> None:
     """Real requests, with and without translation."""
     lab.page.head("Who asks the intranet?")
     workload = next(name for name in addresses if name != RUNNER)
-    ask = f"curl -s --max-time 2 http://{INTRANET}/cgi-bin/whoami"
+    ask = f"curl -s --max-time 5 http://{INTRANET}/cgi-bin/whoami"
     lab.page.say("The server of the intranet answers with the address that it is asked from.")
     seen = lab.type("node1", lab.in_pod(NAMESPACE, workload, ask))
     lab.expect(seen.strip() == addresses[workload], "a tenant's pod comes with its own address")
@@ -153,7 +153,7 @@ def name_a_pool_that_is_not_there(lab: Lab) -> None:
 def tidy_up(lab: Lab) -> None:
     """Everything goes."""
     lab.page.head("The end")
-    lab.type("node1", "kubectl delete deployment,pod --all")
+    lab.type("node1", "kubectl delete deployment,pod --all --cascade=foreground")
     lab.wait_for_pods(0, NAMESPACE)
     lab.type("node1", "calicoctl delete ippool infraestrutura")
     expect_nothing_recorded(lab)

@@ -161,8 +161,12 @@ class Story:
     def look_at_node(self) -> None:
         lab, node = self.lab, self.node
         self.page.head(f"Check the IP routes on {node}")
-        lab.type(node, "ip route")
-        routes = list_routes(lab, node)
+        learned = "10.10.10.10 via 172.20.34.231 dev eth1 proto bird"
+        lab.expect_soon(
+            lambda: {self.blackhole, learned} <= set(list_routes(lab, node)),
+            "BIRD has told the kernel",
+        )
+        routes = [route.strip() for route in lab.type(node, "ip route").splitlines()]
         lab.expect(
             self.blackhole in routes, f"{self.blackhole}: the prefix that {node} tells its peers"
         )
@@ -171,10 +175,7 @@ class Story:
             any(host.fullmatch(route) for route in routes),
             f"{self.address} dev veth… scope link: the host route to the nginx pod",
         )
-        lab.expect(
-            "10.10.10.10 via 172.20.34.231 dev eth1 proto bird" in routes,
-            "10.10.10.10 was learned from the Bird VM",
-        )
+        lab.expect(learned in routes, "10.10.10.10 was learned from the Bird VM")
 
     def look_at_router(self) -> None:
         self.page.head("Check the IP routes on Bird VM")
@@ -230,7 +231,7 @@ class Story:
         lab.expect_soon(
             lambda: lab.fetches("client", wanted, "borrower"), "the client reaches the borrower"
         )
-        lab.expect(lab.fetches("node2", wanted, "borrower"), "and so does node2")
+        lab.expect_soon(lambda: lab.fetches("node2", wanted, "borrower"), "and so does node2")
         lab.type("node1", f"kubectl delete pod borrower -n {NAMESPACE}")
         expect_router(lab, whole)
 
@@ -320,11 +321,11 @@ class Story:
         lab.wait_for_pods(0, NAMESPACE)
         expect_router(lab, {})
         lab.type("router", "sudo birdc show route")
-        lab.type("node1", "ip route")
-        lab.expect(
-            not any("198.19." in route for route in list_routes(lab, "node1")),
+        lab.expect_soon(
+            lambda: not any("198.19." in route for route in list_routes(lab, "node1")),
             "node1 has no route of the pool any more",
         )
+        lab.type("node1", "ip route")
         lab.type("node1", "ipamctl ipam check")
 
 

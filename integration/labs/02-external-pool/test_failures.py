@@ -88,7 +88,7 @@ def flush(told):
 
 def runs_soon(lab, name):
     """Wait for a pod, whatever was said against it so far; its address."""
-    assert becomes_true(lambda: lab.pod_addresses(NAMESPACE, name) != [], 30)
+    assert becomes_true(lambda: lab.pod_addresses(NAMESPACE, name) != [], 90)
     [address] = lab.pod_addresses(NAMESPACE, name)
     return address
 
@@ -126,7 +126,7 @@ def test_bird_killed_and_restarted_is_not_noticed_by_the_client(told):
         expect_sessions(lab)
         expect_router(lab, {told.block: node})
     assert [] == [answer for answer in fetching.answers if not answer]
-    assert whole == list_routes(lab, node)
+    assert becomes_true(lambda: whole == list_routes(lab, node))
 
 
 def test_flushed_routes_are_mended_by_repair(told):
@@ -172,16 +172,19 @@ def test_etcd_down_stops_no_traffic_and_an_add_says_what_is_wrong(told):
     lab = told.lab
     with Fetching(told) as fetching:
         lab.ask("etcd", "kill -STOP $(pidof etcd)")
-        lab.make_pod(told.node, NAMESPACE, "late")
-        end = time.monotonic() + DOWN_SECONDS
-        refused = becomes_true(
-            lambda: time.monotonic() > end and lab.refusals(NAMESPACE, "late") != [],
-            2 * DOWN_SECONDS,
-        )
-        lab.ask("etcd", "kill -CONT $(pidof etcd)")
+        try:
+            lab.make_pod(told.node, NAMESPACE, "late")
+            end = time.monotonic() + DOWN_SECONDS
+            refused = becomes_true(
+                lambda: time.monotonic() > end and lab.refusals(NAMESPACE, "late") != [],
+                3 * DOWN_SECONDS,
+            )
+        finally:
+            lab.ask("etcd", "kill -CONT $(pidof etcd)")
         address = runs_soon(lab, "late")
     assert refused
-    assert "etcd does not serve: http://172.20.20.11:2379" in lab.refusals(NAMESPACE, "late")[0]
+    reason = "etcd does not serve: http://172.20.20.11:2379"
+    assert any(reason in said for said in lab.refusals(NAMESPACE, "late"))
     assert len(fetching.answers) > DOWN_SECONDS
     assert [] == [answer for answer in fetching.answers if not answer]
     assert becomes_true(lambda: lab.fetches("client", address, "late"))
@@ -192,15 +195,15 @@ def test_plugin_killed_between_the_record_and_the_route_is_healed(told):
     lab, node = told.lab, told.node
     machine = lab.machines[node]
     install_slow_plugin(machine)
-    before = lab.ask("node1", "ipamctl ipam show --show-blocks")
+    records = "etcdctl get --prefix --keys-only /calico/ipam/v2/handle/"
+    before = lab.ask("etcd", records)
     machine.path("/run/slow").touch()
 
     lab.make_pod(node, NAMESPACE, "twice")
-    recorded = becomes_true(
-        lambda: before != lab.ask("node1", "ipamctl ipam show --show-blocks"), 20
-    )
+    recorded = becomes_true(lambda: before != lab.ask("etcd", records))
+    # Where BIRD has the blackholes the first process may have ended; the chained one comes then.
+    lab.ask(node, "timeout 20 sh -c 'until pkill -KILL -x cni-ipam; do sleep 0.02; done'")
     machine.path("/run/slow").unlink()
-    lab.ask(node, "kill -KILL $(pgrep -x cni-ipam)")
     address = runs_soon(lab, "twice")
 
     lab.ask(node, f"ln -sf $(readlink -f {PLUGIN}.real) {PLUGIN}")

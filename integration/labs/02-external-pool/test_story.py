@@ -16,7 +16,7 @@ OBSTACLE = find_lab_obstacle()
 pytestmark = pytest.mark.skipif(OBSTACLE is not None, reason=OBSTACLE or "")
 
 story = importlib.import_module("integration.labs.02-external-pool.story")
-END_SECONDS = 240
+END_SECONDS = 540
 
 
 def start(owner):
@@ -31,19 +31,24 @@ def start(owner):
     )
 
 
-def finish(process):
-    """What it printed; it succeeds, and nothing is left of it."""
-    output, _ = process.communicate(timeout=END_SECONDS)
-    assert 0 == process.returncode, output
-    assert [] == list_remains(process.pid)
-    return output
+def finish(*processes):
+    """What they printed; they succeed, and when all have ended nothing is left of them."""
+    try:
+        outputs = [process.communicate(timeout=END_SECONDS)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()  # it has ended if all is well
+    for process, output in zip(processes, outputs, strict=True):
+        assert 0 == process.returncode, output
+        assert [] == list_remains(process.pid)
+    return outputs
 
 
 def test_two_labs_tell_the_story_side_by_side_and_leave_nothing():
     """One for each owner of the blackholes; what both print teaches, without colours."""
     before = look_at_machine()
 
-    outputs = [finish(process) for process in [start(owner) for owner in story.OWNERS]]
+    outputs = finish(*[start(owner) for owner in story.OWNERS])
 
     assert before == look_at_machine()
     for owner, output in zip(story.OWNERS, outputs, strict=True):

@@ -48,9 +48,9 @@ def tell(lab: Lab) -> None:
     filter_by_namespace_and_pod(lab)
     keep_a_pool_from_pods(lab)
     watch = serve_something(lab)
-    change_the_block_size(lab)
-    return_to_the_pool(lab)
-    migrate(lab)
+    change_the_block_size(lab, watch)
+    return_to_the_pool(lab, watch)
+    migrate(lab, watch)
     end_the_watch(lab, watch)
     answer_questions(lab)
     tidy_up(lab)
@@ -147,10 +147,22 @@ def serve_something(lab: Lab) -> Process:
     lab.wait_for_pods(2, "default", "app=web")
     expect_all_in(lab, "192.168.0.0/16", 26)
     lab.page.say("A client asks for its page all the time, from now on until the last change.")
-    return lab.machines["client"].start("watch", [str(lab.folder / "watch.sh")])
+    watch = lab.machines["client"].start("watch", [str(lab.folder / "watch.sh")])
+    expect_served(lab, watch, "192.168.0.0/16")
+    return watch
 
 
-def change_the_block_size(lab: Lab) -> None:
+def expect_served(lab: Lab, watch: Process, cidr: str) -> None:
+    """The client that asks all the time gets answers from this network."""
+    lab.expect_soon(
+        lambda: any(
+            is_in(answer, cidr) for answer in watch.log.read_text().split() if answer != "none"
+        ),
+        f"the client that asks all the time has answers from {cidr}",
+    )
+
+
+def change_the_block_size(lab: Lab, watch: Process) -> None:
     """The document's flow, as far as the temporary pool."""
     lab.page.head("Another block size: over a temporary pool")
     lab.page.say("blockSize cannot be changed, so the pool is made anew, and its pods are, too.")
@@ -169,14 +181,14 @@ def change_the_block_size(lab: Lab) -> None:
         "The document deletes all pods at once, and warns of the break. One by one, each after the "
         "one before has its successor, there is none."
     )
-    replace_pods(lab, "10.0.0.0/16", 26)
+    replace_pods(lab, watch, "10.0.0.0/16", 26)
     lab.type("node1", "calicoctl delete ippool default-ipv4-ippool")
     show_pools(lab, "temporary-pool   10.0.0.0/16   true   Always     false")
     keep_routes(lab)
     expect_no_route(lab, "192.168.0.0/16")
 
 
-def return_to_the_pool(lab: Lab) -> None:
+def return_to_the_pool(lab: Lab, watch: Process) -> None:
     """The same pool, made anew with other blocks."""
     lab.page.head("Another block size: back to the pool")
     lab.type("node1", AGAIN)
@@ -186,7 +198,7 @@ def return_to_the_pool(lab: Lab) -> None:
         "default-ipv4-ippool   192.0.0.0/16   true   Always     false",
         "temporary-pool        10.0.0.0/16    true   Always     true",
     )
-    replace_pods(lab, "192.0.0.0/16", 27)
+    replace_pods(lab, watch, "192.0.0.0/16", 27)
     lab.type("node1", "calicoctl delete ippool temporary-pool")
     show_pools(lab, "default-ipv4-ippool   192.0.0.0/16   true   Always     false")
     expect_no_route(lab, "10.0.0.0/16")
@@ -205,7 +217,7 @@ def keep_routes(lab: Lab) -> None:
         lab.machines[node].start("routes", ["ipamctl", "routes", "watch"])
 
 
-def migrate(lab: Lab) -> None:
+def migrate(lab: Lab, watch: Process) -> None:
     """From one pool to another."""
     lab.page.head("From one pool to another")
     lab.page.say(
@@ -223,19 +235,20 @@ def migrate(lab: Lab) -> None:
     expect_in(lab, "default", "trial", "10.128.0.0/16")
     expect_answer(lab, "default", "trial")
     lab.type("node1", "kubectl delete pod trial")
-    replace_pods(lab, "10.128.0.0/16", 26)
+    replace_pods(lab, watch, "10.128.0.0/16", 26)
     lab.type("node1", "calicoctl delete ippool default-ipv4-ippool")
     show_pools(lab, "new-ippool   10.128.0.0/16   true   Always     false")
     expect_no_route(lab, "192.0.0.0/16")
 
 
-def replace_pods(lab: Lab, cidr: str, block_size: int) -> None:
+def replace_pods(lab: Lab, watch: Process, cidr: str, block_size: int) -> None:
     """Delete the pods of `web` one by one; the next goes when the new one answers the client."""
     for pod in lab.pods("default", "app=web"):
         lab.type("node1", f"kubectl delete pod {pod['metadata']['name']}")
         for found in lab.wait_for_pods(2, "default", "app=web"):
             expect_answer(lab, "default", found["metadata"]["name"])
     expect_all_in(lab, cidr, block_size)
+    expect_served(lab, watch, cidr)
 
 
 def end_the_watch(lab: Lab, watch: Process) -> None:

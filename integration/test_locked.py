@@ -71,12 +71,12 @@ def test_file_locked_for_longer_than_the_timeout(program):
         other.execute("ROLLBACK")
     for answer in answers:
         assert_refused(answer, 11, "locked by another process for longer than 10 s")
-    assert 9 < waited < 40
+    assert 9 < waited < 15
     assert before == program.dump()
 
 
 def test_status_does_not_wait_for_a_locked_file(program):
-    """It answers soon, and readers do not wait for writers anyhow."""
+    """It answers within two seconds, and readers do not wait for writers anyhow."""
     with contextlib.closing(sqlite3.connect(program.database, isolation_level=None)) as other:
         other.execute("PRAGMA locking_mode=EXCLUSIVE")
         other.execute("BEGIN EXCLUSIVE")
@@ -85,6 +85,5 @@ def test_status_does_not_wait_for_a_locked_file(program):
         answer = program.call("STATUS", "", program.netconf(ipam={"status_when_unreachable": True}))
         waited = time.monotonic() - started
         other.execute("ROLLBACK")
-    # Far less than the ten of the file's own limit, also on a machine that has no time.
-    assert waited < 6
+    assert waited < 2
     assert answer.status == 0 or answer.document["code"] == 50, answer.stdout

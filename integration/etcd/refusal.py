@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from integration.program import Answer
 
 # A runtime gives up after 90 s; what no repetition helps is to be told long before any is tried.
-AT_ONCE_SECONDS = 8.0
+AT_ONCE_SECONDS = 5.0
 
 
 def assert_refused(answer: Answer, code: int, *phrases: str, secrets: Iterable[str] = ()) -> None:

@@ -227,22 +227,21 @@ def unmasked_cidr(value: Any, path: str, findings: Findings) -> None:
             findings.add(path, "is not a CIDR")
 
 
-def address_or_cidr(value: Any, path: str, findings: Findings) -> None:
-    """An address, alone or with the length of its network."""
-    if is_a(str, value, path, findings):
-        try:
-            ipaddress.ip_interface(value)
-        except ValueError:
-            findings.add(path, f"is {value!r:.60}, neither an address nor a CIDR")
+def parsed_by(parse: Callable[[str], object], otherwise: str) -> type_of_check:
+    """A string that `parse` takes, which raises ValueError `otherwise`."""
+
+    def check(value: Any, path: str, findings: Findings) -> None:
+        if is_a(str, value, path, findings):
+            try:
+                parse(value)
+            except ValueError:
+                findings.add(path, f"is {value!r:.60}, {otherwise}")
+
+    return check
 
 
-def address(value: Any, path: str, findings: Findings) -> None:
-    """An address."""
-    if is_a(str, value, path, findings):
-        try:
-            ipaddress.ip_address(value)
-        except ValueError:
-            findings.add(path, f"is {value!r:.60}, not an address")
+address = parsed_by(ipaddress.ip_address, "not an address")
+address_or_cidr = parsed_by(ipaddress.ip_interface, "neither an address nor a CIDR")
 
 
 def _is_moment(*parts: int) -> bool:

@@ -43,7 +43,7 @@ VERBS = ("ADD", "DEL", "CHECK", "GC")
 # waits for another's lock. A runtime would wait for 90.
 ENDS_WITHIN_SECONDS = 45
 STATUS_SECONDS = 2.0
-STARTING_SECONDS = 6.0
+STARTING_SECONDS = 1.5
 NOT_ETCD = "not the JSON gateway of etcd 3.4 or newer"
 KUBERNETES = (
     b'{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure",'
@@ -232,7 +232,7 @@ def test_a_member_that_takes_no_connection_costs_half_a_second(places, etcd35, t
     """The first round is a quick one, also where a member is beyond a firewall."""
     put_pool(etcd35, "pool1", "10.0.0.0/24", blockSize=29)
     put_node(etcd35, "node1")
-    with Proxy(etcd35.endpoints[0]) as proxy, at_once():
+    with Proxy(etcd35.endpoints[0]) as proxy, at_once(4):
         node = EtcdNode(tmp_path, [*places["full queue"].endpoints, proxy.endpoint])
         assert 3 == len({node.call("ADD", f"c{i}").address for i in range(3)})
 

@@ -48,9 +48,9 @@ class Daemon:
         """Whether the process is there, be it stopped or at work."""
         return self._process is not None and self._process.poll() is None
 
-    @property
-    def status(self) -> int:
-        """How it ended, the negative of a signal's number; waits for the end."""
+    def wait(self) -> int:
+        """Wait for its end: its status, or the negative of the signal that ended it. Raises
+        TimeoutExpired if it does not come."""
         assert self._process is not None, f"{self.name} was never started"
         return self._process.wait(END_SECONDS)
 
@@ -77,7 +77,7 @@ class Daemon:
             return
         self._process.send_signal(number)
         if number not in {signal.SIGSTOP, signal.SIGCONT}:
-            self._process.wait(END_SECONDS)
+            self.wait()
 
     def read_tail(self) -> str:
         """The last lines of its log."""

@@ -41,7 +41,7 @@ TOOLS = ROOT / "build" / "tools"
 OURS = ("cni-ipam", "calico-ipam")
 THEIRS = ("ptp", "bridge", "host-local", "portmap")
 ENTER = 'mount --bind "$0" /var/lib && exec "$@"'
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 10.0
 
 
 def find_obstacle() -> str | None:

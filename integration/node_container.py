@@ -121,13 +121,13 @@ class Pod:
 
     @contextlib.contextmanager
     def running(self, verb, **environment):
-        """A container that runs until SIGTERM, which it obeys as soon as its command has ended."""
+        """A container that runs until SIGTERM, which it obeys at once."""
         process = self.start(verb, **environment)
         try:
             yield process
         finally:
             process.terminate()
-            process.communicate(timeout=60)
+            process.communicate(timeout=5)
 
     def read_token(self):
         config = yaml.safe_load((self.node / KUBECONFIG).read_text())

@@ -26,7 +26,7 @@ from integration.node_container import (
 from integration.test_install import list_tree, make_bundle
 
 SERVICE_ACCOUNT_PATH = "/api/v1/namespaces/kube-system/serviceaccounts/cni-ipam/token"
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 20
 
 
 @pytest.fixture

@@ -141,7 +141,7 @@ def test_a_pod_that_can_have_no_network_says_why_and_starts_when_it_can(cluster)
     broken = {"cniVersion": "1.0.0", "name": "broken", "plugins": [{"type": "no-such-plugin"}]}
     cluster.install(broken)
     cluster.start_pod("a")
-    said = becomes_true(lambda: any("no-such-plugin" in event for event in cluster.events("a")))
+    said = becomes_true(lambda: any("no-such-plugin" in event for event in cluster.events("a")), 30)
     assert said, cluster.events("a")
     assert not cluster.is_ready("a")
     cluster.install(REFERENCE_NETWORK)

@@ -26,7 +26,7 @@ from integration.network import Records, becomes_true
 
 __all__ = ["granted"]
 
-PATIENCE_SECONDS = 180
+PATIENCE_SECONDS = 60
 
 
 class Stock:
@@ -112,7 +112,7 @@ def test_a_refused_pod_is_told_and_starts_when_it_can(granted, stock):
     def is_told():
         return any(event.startswith("IPAMFailed: ") for event in granted.events("early"))
 
-    assert becomes_true(is_told, PATIENCE_SECONDS), granted.events("early")
+    assert becomes_true(is_told, 30), granted.events("early")
     (said, *_) = [event for event in granted.events("early") if event.startswith("IPAMFailed: ")]
     assert 'error parsing pool "later"' in said
     assert ([], []) == (stock.read().handles, find_pod_addresses(stock.read()))

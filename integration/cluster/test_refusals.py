@@ -16,7 +16,7 @@ from integration.network import becomes_true
 
 __all__ = ["granted", "ready"]
 
-PATIENCE_SECONDS = 180
+PATIENCE_SECONDS = 60
 OURS, KUBELETS = "IPAMFailed", "FailedCreatePodSandBox"
 BINDING = "cni-ipam-events"
 REFUSED = {
@@ -82,9 +82,7 @@ def test_refused_pods_say_what_to_do_and_start_when_it_is_done(ready):
         ready.wait_running(name)
     for name, asked in REFUSED.items():
         ready.start_pod(name, annotations=asked)
-    told = becomes_true(
-        lambda: all(find_events(ready, name, OURS) for name in REFUSED), PATIENCE_SECONDS
-    )
+    told = becomes_true(lambda: all(find_events(ready, name, OURS) for name in REFUSED), 30)
     events = {name: find_events(ready, name, OURS) for name in REFUSED}
     assert told, events
     wrong = {
@@ -127,9 +125,7 @@ def test_without_the_role_there_is_no_event(ready):
     try:
         assert becomes_true(lambda: ready.kubectl(*question, check=False).stdout == "no\n")
         ready.start_pod("ungranted", annotations=REFUSED["unknown"])
-        told = becomes_true(
-            lambda: bool(find_events(ready, "ungranted", KUBELETS)), PATIENCE_SECONDS
-        )
+        told = becomes_true(lambda: bool(find_events(ready, "ungranted", KUBELETS)), 30)
         assert told, ready.events("ungranted")
         assert 'error parsing pool "later"' in find_events(ready, "ungranted", KUBELETS)[0]
         assert [] == find_events(ready, "ungranted", OURS)

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(OBSTACLE is not None, reason=OBSTACLE or "")
 
 UNAVAILABLE = 11
 # An answer that never comes is given up after 10 s; two calls of a node wait for one another.
-SLOW_SECONDS = 60.0
+SLOW_SECONDS = 30.0
 QUOTA_BYTES = 2**20
 # A watch notices after 2 s instead of 25 that its member has vanished.
 IMPATIENT_KEEPALIVE = (
@@ -182,7 +182,7 @@ def test_without_any_member_calls_fail_in_time(cluster, traffic):
         for member in killed:
             assert f"{member.url}: Connection refused" in answer.document["msg"]
         assert f"{cut.url}: no answer in time" in answer.document["msg"]
-    assert seconds < BUDGET_SECONDS / 2
+    assert seconds < BUDGET_SECONDS / 3
     let_traffic_pass(cut.namespace)
     restart_all(cluster, killed)
     traffic.assert_sound()

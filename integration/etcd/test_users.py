@@ -192,7 +192,7 @@ def test_who_has_the_prefix_of_calico_serves_its_pools(etcd, proxy, tmp_path):
 def test_status_tells_it_only_where_that_is_asked_for(proxy, tmp_path, is_told):
     """A wrong password must not take every node down by default."""
     node = EtcdNode(tmp_path, [proxy.endpoint], status_when_unreachable=is_told)
-    with at_once():
+    with at_once(2):
         answer = call(node, "STATUS", User(CALICO.name, "wrong-horse"))
     if is_told:
         assert_refused(answer, 50, "invalid user ID or password")

@@ -59,7 +59,7 @@ SUDO = '#!/bin/sh\nexec "$@"\n'
 
 def find_lab_obstacle() -> str | None:
     """Why no lab can be run here; None if one can."""
-    return find_obstacle() or find_missing("kubernetes") or bird.MISSING
+    return find_obstacle() or find_missing("kubernetes") or find_missing("bird")
 
 
 class Lab(Pods):
@@ -132,7 +132,7 @@ class Lab(Pods):
     def fetches(self, machine: str, address: str, expected: str) -> bool:
         """Whether `curl` on a machine gets this page from an address."""
         host = f"[{address}]" if ":" in address else address
-        done = self.attempt(machine, f"curl -s --max-time 5 http://{host}/")
+        done = self.attempt(machine, f"curl -s --max-time 2 http://{host}/")
         return done.returncode == 0 and done.stdout.strip() == expected
 
     # A machine's end

@@ -20,7 +20,11 @@ def show_refusal(lab: Lab, namespace: str, name: str, sentence: str) -> str:
     """Wait until a pod is refused, say so, and show its event; the plugin's words."""
     events = f"kubectl get events -n {namespace} --field-selector involvedObject.name={name}"
     events += ",reason=IPAMFailed"
-    lab.expect_soon(lambda: "IPAMFailed" in lab.ask("node1", events), sentence)
+    # The kubelet's event, and the plugin's own, which may fall out for want of time.
+    lab.expect_soon(
+        lambda: bool(lab.refusals(namespace, name)) and "IPAMFailed" in lab.ask("node1", events),
+        sentence,
+    )
     return lab.type("node1", events)
 
 

@@ -168,7 +168,7 @@ class Network:
 
     def hears(self, number: int, prefixes: set[str], version: int = 4) -> bool:
         """Whether the router soon has just these prefixes from a node."""
-        return becomes_true(lambda: prefixes == self.told_by(number, version))
+        return becomes_true(lambda: prefixes == self.told_by(number, version), 20)
 
     def reaches(self, address: str) -> bool:
         """Whether the client beyond the router gets answers."""

@@ -34,7 +34,7 @@ NODE = "node1"
 NETWORK = "net"
 NOW = 1_800_000_000_000_000_000
 OURS = ("proto", "85")
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 15.0
 POOL = {"cidr": "10.9.0.0/24", "blockSize": 29}
 BRIDGE = {"type": "bridge", "bridge": "cni0", "isGateway": True, "ipMasq": False}
 PTP = {"type": "ptp", "ipMasq": False}
@@ -193,4 +193,4 @@ class Watching(Daemon):
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Its exit status after a signal; raises TimeoutExpired if it does not end."""
         self.kill(number)
-        return self.status
+        return self.wait()

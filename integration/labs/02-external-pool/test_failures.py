@@ -88,7 +88,7 @@ def flush(told):
 
 def runs_soon(lab, name):
     """Wait for a pod, whatever was said against it so far; its address."""
-    assert becomes_true(lambda: lab.pod_addresses(NAMESPACE, name) != [], 90)
+    assert becomes_true(lambda: lab.pod_addresses(NAMESPACE, name) != [], 30)
     [address] = lab.pod_addresses(NAMESPACE, name)
     return address
 
@@ -177,7 +177,7 @@ def test_etcd_down_stops_no_traffic_and_an_add_says_what_is_wrong(told):
             end = time.monotonic() + DOWN_SECONDS
             refused = becomes_true(
                 lambda: time.monotonic() > end and lab.refusals(NAMESPACE, "late") != [],
-                3 * DOWN_SECONDS,
+                2 * DOWN_SECONDS,
             )
         finally:
             lab.ask("etcd", "kill -CONT $(pidof etcd)")
@@ -200,7 +200,7 @@ def test_plugin_killed_between_the_record_and_the_route_is_healed(told):
     machine.path("/run/slow").touch()
 
     lab.make_pod(node, NAMESPACE, "twice")
-    recorded = becomes_true(lambda: before != lab.ask("etcd", records))
+    recorded = becomes_true(lambda: before != lab.ask("etcd", records), 20)
     # Where BIRD has the blackholes the first process may have ended; the chained one comes then.
     lab.ask(node, "timeout 20 sh -c 'until pkill -KILL -x cni-ipam; do sleep 0.02; done'")
     machine.path("/run/slow").unlink()

@@ -162,6 +162,7 @@ class EtcdClient:
         except _Expired as expired:
             raise Canceled from expired
         except (Failed, _Unserved) as failure:
+            self._forget_tls(failure)
             raise Interrupted from failure
         finally:
             self._streams.remove(connection)
@@ -219,6 +220,7 @@ class EtcdClient:
                 request = Request("POST", path, self._headers(), body)
                 answer = connection.ask(request, connect_seconds, until)
             except Failed as failed:
+                self._forget_tls(failed)
                 raise _Unserved(
                     failed.why, is_sent=failed.is_sent, is_final=failed.is_untrusted
                 ) from failed
@@ -254,6 +256,12 @@ class EtcdClient:
                 ) from bad
         return self._tls
 
+    def _forget_tls(self, failure: Exception) -> None:
+        """Whoever was not trusted may have another certificate by the next request."""
+        if isinstance(failure, Failed) and failure.is_untrusted:
+            self._tls = None
+            self._connections.pop(self._endpoint, None)
+
     def _refuse(self, message: Json) -> NoReturn:
         """Raises what etcd's error means."""
         text = str(message.get("message") or message.get("error") or "no reason given")
@@ -273,7 +281,8 @@ class EtcdClient:
                 f"etcd is full: {text}",
                 "compact and defragment it, then `etcdctl alarm disarm`; reading works meanwhile",
             )
-        if code in _PASSING:
+        # What a member that learns as yet says, which is code 9 from etcd 3.6 on.
+        if code in _PASSING or "not supported for learner" in text:
             raise _Unserved(text, is_sent=True)
         raise InputOutputError(f"etcd refuses the request: {text}")
 

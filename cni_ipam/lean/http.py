@@ -281,10 +281,12 @@ class _NotHttp(OSError):
 def _open_socket(endpoint: Endpoint, deadline: float) -> _socket.socket:
     """A socket that is connected to the first of the host's addresses that accepts."""
     failed: OSError = OSError("the host has no address")
-    for family, kind, protocol, _, address in _find_addresses(endpoint):
+    addresses = _find_addresses(endpoint)
+    for tried, (family, kind, protocol, _, address) in enumerate(addresses):
         sock = _Socket(family, kind | _socket.SOCK_CLOEXEC, protocol)
         try:
-            sock.settimeout(_left(deadline))
+            # One that is silent leaves the others their share of the time.
+            sock.settimeout(_left(deadline) / (len(addresses) - tried))
             sock.connect(address)
         except OSError as error:
             sock.close()

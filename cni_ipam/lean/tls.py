@@ -72,13 +72,17 @@ class Tls:
             self._context.check_hostname = False
             self._context.verify_mode = _ssl.CERT_NONE
         self._context.minimum_version = _ssl.PROTO_TLSv1_2
+        # As Go: whoever stands in the CA's file is trusted, be it a root or not.
+        self._context.verify_flags |= _ssl.VERIFY_X509_PARTIAL_CHAIN
         self._trust(credentials)
         if credentials.cert_file or credentials.cert:
             self._present(credentials)
 
     def shake_hands(self, sock: _socket.socket, host: str) -> Any:
         """The encrypted channel over a connected socket, with `read` and `write`."""
-        channel = self._context._wrap_socket(sock, False, self._server_name or host)
+        # Neither SNI nor the names in certificates have DNS's final dot.
+        name = (self._server_name or host).removesuffix(".")
+        channel = self._context._wrap_socket(sock, False, name)
         try:
             channel.do_handshake()
         except (_ssl.SSLEOFError, _ssl.SSLZeroReturnError):

@@ -337,3 +337,14 @@ def test_more_writes_than_a_transaction_takes_keep_their_order(expected: int) ->
     assert all(len(message["compare"]) <= 128 for message in sent)
     if later:
         assert "11" == sent[1]["compare"][-1]["mod_revision"]
+
+
+@pytest.mark.parametrize("code", [14, 9])
+def test_a_member_that_learns_as_yet_is_passed_over(code) -> None:
+    """By etcd 3.4 and 3.5 with code 14, by 3.6 with 9."""
+    learner = refusal(code, "etcdserver: rpc not supported for learner")
+    with ScriptedServer([learner]) as first, ScriptedServer([found(OURS)]) as second:
+        store = open_store(first, second)
+        ((entry,),) = store.read(READ)
+        store.close()
+    assert ("1", 1) == (entry.value, len(first.requests))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cni_ipam.lean import http
 from cni_ipam.lean.http import MAX_HEADER_BYTES, Answer, Connection, Endpoint, Failed, Request
 from tests.lean.servers import HANG_UP, RESET, SILENCE, ScriptedServer, answer, chunked
 
@@ -205,3 +206,32 @@ def test_a_stream_interrupted_before_it_begins_does_not_begin() -> None:
         connection.interrupt()
         with pytest.raises(Failed, match="interrupted"):
             connection.stream(Request("POST", "/w"), 5.0, soon())
+
+
+def test_an_address_that_is_silent_leaves_time_for_the_next(monkeypatch) -> None:
+    """A name may have several, of which one is a machine that is down."""
+    silent = socket.create_server(("127.0.0.1", 0), backlog=0)
+    fillers = fill(silent)
+    with ScriptedServer([answer(b"hello")]) as server:
+        places = [silent.getsockname(), ("127.0.0.1", server.endpoint.port)]
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", place) for place in places]
+        monkeypatch.setattr(http, "_find_addresses", lambda _: found)
+        connection = Connection(server.endpoint)
+        request = Request("POST", "/p", "", b"{}")
+        got = connection.ask(request, 1.0, soon())
+        connection.close()
+    for filler in fillers:
+        filler.close()
+    silent.close()
+    assert b"hello" == got.body
+
+
+def fill(server: socket.socket) -> list[socket.socket]:
+    """Sockets that fill the backlog of a server which accepts nobody: further ones wait for it."""
+    made = []
+    for _ in range(4):
+        sock = socket.socket()
+        sock.setblocking(False)
+        sock.connect_ex(server.getsockname())
+        made.append(sock)
+    return made

@@ -20,6 +20,7 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
 
+from cni_ipam.lean import http
 from cni_ipam.lean.http import Answer, Connection, Credentials, Endpoint, Failed, Request
 from cni_ipam.lean.tls import BadCredentials, Tls
 from tests.lean.servers import answer
@@ -204,6 +205,24 @@ def test_one_of_several_authorities_is_enough(ours, theirs, leaf, turn):
     pems = [f"# Zertifizierungsstelle für Prüfungen\n{a.pem}" for a in (ours, theirs)][::turn]
     with TlsServer(leaf) as server:
         assert b"hello" == ask(server.endpoint, Credentials(ca="".join(pems))).body
+
+
+def test_an_authority_that_is_not_a_root_is_enough(theirs):
+    """Who stands in the file is trusted, whoever has signed it."""
+    middle = theirs.authority.create_child_ca()
+    pem = middle.cert_pem.bytes().decode()
+    with TlsServer(middle.issue_cert("127.0.0.1")) as server:
+        assert b"hello" == ask(server.endpoint, Credentials(ca=pem)).body
+
+
+def test_the_final_dot_of_a_name_is_dnss_alone(ours, monkeypatch):
+    """No certificate has it."""
+    with TlsServer(ours.issue("etcd.test")) as server:
+        place = ("127.0.0.1", server.endpoint.port)
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", place)]
+        monkeypatch.setattr(http, "_find_addresses", lambda _: found)
+        endpoint = Endpoint("https", "etcd.test.", server.endpoint.port)
+        assert b"hello" == ask(endpoint, Credentials(ca=ours.pem)).body
 
 
 def test_certificate_and_key_may_lie_in_one_file(ours, leaf, tmp_path):

@@ -342,6 +342,31 @@ class TestWrongFile:
         (tmp_path / "file").touch()
         self.refuse(tmp_path / "file" / "ipam.db", InputOutputError, "Not a directory")
 
+    def test_a_file_that_was_put_in_its_place_counts(self, made: Path, tmp_path: Path) -> None:
+        """An operator's backup: it is read, and what is committed lies there."""
+        backup = tmp_path / "backup.db"
+        other = SqliteDatastore(str(backup))
+        create(other, "c")
+        other.close()
+        store = SqliteDatastore(str(made))
+        assert ["a", "b"] == keys(store)
+        backup.replace(made)
+        assert ["c"] == keys(store)
+        create(store, "d")
+        assert ["c", "d"] == keys(SqliteDatastore(str(made)))
+        store.close()
+
+    def test_a_file_that_was_removed_is_made_anew(self, made: Path) -> None:
+        """Else a commit would be acknowledged and be nowhere."""
+        store = SqliteDatastore(str(made))
+        assert ["a", "b"] == keys(store)
+        for file in made.parent.iterdir():
+            file.unlink()
+        assert [] == keys(store)
+        create(store, "c")
+        assert ["c"] == keys(SqliteDatastore(str(made)))
+        store.close()
+
     def test_full(self, made: Path) -> None:
         """No room on the disk: nothing of the commit is kept, and reading goes on."""
         store = SqliteDatastore(str(made))

@@ -114,7 +114,9 @@ def _take_back(
 def _read_affinity(attempt: Attempt, block: Block) -> list[tuple[Affinity, int]] | None:
     """The owner's affinity, if it has one; None if that cannot be understood, so that the block
     must be left to its owner."""
-    kind, host = parse_owner(block.affinity or "")
+    if block.affinity is None:
+        return []
+    kind, host = parse_owner(block.affinity)
     entries = attempt.store.read([Range(keys.affinity_key(host, block.cidr, kind))])[0]
     known = codec.decode_all(codec.decode_affinity, entries, attempt.view.faults)
     if len(known) < len(entries):
@@ -123,12 +125,15 @@ def _read_affinity(attempt: Attempt, block: Block) -> list[tuple[Affinity, int]]
 
 
 def _is_idle(attempt: Attempt, block: Block) -> bool:
-    """Whether it is empty and was claimed long enough ago; no time counts as long ago. The
-    affinity of an owner of an unknown kind could not be found, so that one is never idle."""
+    """Whether it is empty and was claimed long enough ago; no time counts as long ago. One without
+    owner is, as the owner left while addresses were cooling down. The affinity of an owner of an
+    unknown kind could not be found, so that one is never idle."""
     owner = block.affinity
-    if owner in (None, attempt.wish.affinity) or not block.is_empty:
+    if owner == attempt.wish.affinity or not block.is_empty:
         return False
-    if parse_owner(owner or "")[0] not in KINDS:
+    if owner is None:
+        return True
+    if parse_owner(owner)[0] not in KINDS:
         return False
     try:
         claimed = parse_rfc3339(block.claim_time or "")

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cni_ipam.core.address import parse_cidr
+from cni_ipam.core.moment import SECOND
+from cni_ipam.errors import StrictAffinity
 from cni_ipam.ipam.affinity import claim_blocks
+from cni_ipam.ipam.departure import release_node
 from cni_ipam.ipam.release import release
 from tests.ipam.world import NOW, Overtaken, add, blocks_of, findings, put_config, put_pool
 
@@ -56,4 +59,18 @@ def test_the_last_free_address_is_found_in_a_block_that_has_just_got_it(store):
 
     late = Late(store, lambda: None, change)
     assert ["10.0.0.0"] == add(late, "a4", "node1")
+    assert [] == findings(store)
+
+
+def test_a_block_whose_owner_left_while_it_cooled_down_is_claimed(store):
+    """Its addresses have cooled down; nobody would ever own it otherwise."""
+    put_pool(store, "pool1", "10.0.0.0/30", blockSize=30)
+    put_config(store, strict_affinity=True, ipCooldownSeconds=6)
+    assert ["10.0.0.0"] == add(store, "c1", "node1")
+    release_node(store, "node1", NOW)
+    with pytest.raises(StrictAffinity):
+        add(store, "c2", "node2", now=NOW + 5 * SECOND)
+
+    assert ["10.0.0.0"] == add(store, "c2", "node2", now=NOW + 7 * SECOND)
+    assert ["10.0.0.0/30"] == blocks_of(store, "node2")
     assert [] == findings(store)

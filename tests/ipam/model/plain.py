@@ -206,16 +206,19 @@ class Plain:
         return [c for c in places if c not in self.blocks and self._count(c, barred)]
 
     def reclaimable(self, places: Iterable[Cidr], host: str, barred: set[int]) -> list[Cidr]:
-        """Empty blocks that others claimed long ago."""
+        """Empty blocks that others claimed long ago, or that nobody owns any more."""
         return [
             cidr
             for cidr in places
             if cidr in self.blocks
-            and self.blocks[cidr].owner not in (host, None)
+            and self.blocks[cidr].owner != host
             and self.is_empty(cidr)
-            and self.now - self.blocks[cidr].claimed >= RECLAIM_AGE
+            and (self.blocks[cidr].owner is None or self._is_old(cidr))
             and self._count(cidr, barred)
         ]
+
+    def _is_old(self, cidr: Cidr) -> bool:
+        return self.now - self.blocks[cidr].claimed >= RECLAIM_AGE
 
     def _count(self, cidr: Cidr, barred: set[int]) -> int:
         free = self.free(cidr) if cidr in self.blocks else numbers(cidr)

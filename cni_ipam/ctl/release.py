@@ -58,9 +58,11 @@ def _release_node(session: Session, node: str) -> None:
         print(f"Released block {block}")
     for block in departed.begun:
         print(f"A claim on block {block} was begun and stays; it keeps nobody from the block")
-    for error in departed.errors[1:]:
-        print(error.msg, file=sys.stderr)
-    for error in departed.errors:
+    # What cannot be read is in the way of the addresses, and of the block again.
+    errors = {error.msg: error for error in departed.errors}
+    for message in [*errors][1:]:
+        print(message, file=sys.stderr)
+    for error in errors.values():
         raise error
     if not (departed.addresses or departed.blocks or departed.begun):
         raise OperatorError(f"nothing is recorded for node {node}", _name_nodes(session.store))

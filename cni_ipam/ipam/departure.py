@@ -51,12 +51,18 @@ def release_node(store: Datastore, node: str, now: int) -> Departed:
         errors.append(error)
     left = _list_blocks(store, node)
     gone = [cidr for cidr in held if cidr not in left]
-    return Departed(freed.addresses, tuple(gone), tuple(left), tuple(errors))
+    return Departed(freed.addresses, tuple(gone), _find_begun(store, left), tuple(errors))
 
 
 def _list_blocks(store: Datastore, node: str) -> list[Cidr]:
     prefixes = [keys.affinities_prefix(node, version) for version in BITS]
     return [affinity.cidr for affinity in list_affinities(store, prefixes)]
+
+
+def _find_begun(store: Datastore, blocks: list[Cidr]) -> tuple[Cidr, ...]:
+    """Those that were never made; one that is there is left because it cannot be read."""
+    made = store.read([Range(keys.block_key(cidr), keys_only=True) for cidr in blocks])
+    return tuple([cidr for cidr, entries in zip(blocks, made, strict=True) if not entries])
 
 
 def _lower_left_over(store: Datastore) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cni_ipam.datastore import keys
-from cni_ipam.datastore.port import ABSENT, Write
+from cni_ipam.datastore.port import ABSENT, Range, Write
 
 POD = {"namespace": "default", "pod": "web-1", "network": "net"}
 
@@ -84,6 +84,21 @@ def test_what_cannot_be_read_is_told_after_the_rest_was_released(pool):
     assert 1 == result.status
     assert "Released IP address 10.0.0.8\nReleased block 10.0.0.8/29\n" == result.out
     assert "10.0.0.16-29" in result.err
+
+
+def test_a_block_that_cannot_be_read_is_told_once(pool):
+    """And is no claim that was begun."""
+    pool.claim("10.0.0.8/29", "node1")
+    pool.claim("10.0.0.16/29", "node1")
+    store = pool.store()
+    (entry,) = store.read([Range(f"{keys.BLOCKS}ipv4/block/10.0.0.16-29")])[0]
+    store.commit([Write(entry.key, "{", entry.revision)])
+    store.close()
+
+    result = pool.types("ipam", "release", "--node", "node1")
+
+    assert (1, "Released block 10.0.0.8/29\n") == (result.status, result.out)
+    assert 1 == result.err.count("10.0.0.16-29"), result.err
 
 
 def test_the_help_says_that_the_node_must_be_dead(operator):

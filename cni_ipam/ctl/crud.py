@@ -161,6 +161,7 @@ def delete(
     for document in outcome.documents:
         try:
             refuse_namespace(document.kind, document.resource["metadata"])
+            _refuse_clusters_own(session, document)
             lost = delete_record(store, document.kind, document.resource, session.now, session.wait)
             session.remove_blackholes(lost)
         except NotFound as error:
@@ -176,6 +177,16 @@ def delete(
     if outcome.errors:
         lines = [f"Failed to delete {outcome.of_kind}resource: {e}\n" for e in outcome.errors]
         raise OperatorError("".join(lines))
+
+
+def _refuse_clusters_own(session: Session, document: Document) -> None:
+    """A Node of Kubernetes must be refused before its blocks are given up."""
+    if document.kind.name == "Node" and session.place.datastore.kind == "kubernetes":
+        raise OperatorError(
+            f"operation delete is not supported on Node({document.resource['metadata']['name']})",
+            "it is Kubernetes' own: use `kubectl delete node`; `ipamctl ipam release --node` gives "
+            "up what a dead node holds",
+        )
 
 
 def patch(

@@ -18,7 +18,12 @@ from __future__ import annotations
 import time
 
 from cni_ipam.datastore.kubernetes_client import Interrupted, LostAnswer, Refused
-from cni_ipam.datastore.kubernetes_objects import find_place, to_deleted, to_object
+from cni_ipam.datastore.kubernetes_objects import (
+    find_place,
+    refuse_read_only,
+    to_deleted,
+    to_object,
+)
 from cni_ipam.datastore.kubernetes_reader import KubernetesReader, get_listing, only
 from cni_ipam.datastore.port import ABSENT, SAME, catch_up
 from cni_ipam.errors import Conflict, DatastoreUnavailable, InputOutputError
@@ -49,6 +54,8 @@ class KubernetesDatastore(KubernetesReader):
         """See the port: in the given order, each by itself."""
         writes = list(writes)
         places = [_get_place(write.key) for write in writes]
+        for place in places:
+            refuse_read_only(place)
         given: dict[str, int] = {}
         with self._lock:
             for write, place in zip(writes, places, strict=True):

@@ -166,6 +166,15 @@ def find_listing(prefix: str) -> Listing | None:
     return None
 
 
+def refuse_read_only(place: Place) -> None:
+    """Raises OperatorError for a node."""
+    if place.is_read_only:
+        raise OperatorError(
+            f"Node({place.name}) cannot be written: it is Kubernetes' own",
+            "use kubectl, for example `kubectl label node`",
+        )
+
+
 def to_object(key: str, value: str, group: str, *, existing: Document | None = None) -> Document:
     """The object to create for a key and its value, or to put in the place of `existing`.
 
@@ -173,11 +182,7 @@ def to_object(key: str, value: str, group: str, *, existing: Document | None = N
     place = find_place(key)
     if place is None:
         raise ValueError(f"{key} has no object in Kubernetes")
-    if place.is_read_only:
-        raise OperatorError(
-            f"Node({place.name}) cannot be written: it is Kubernetes' own",
-            "use kubectl, for example `kubectl label node`",
-        )
+    refuse_read_only(place)
     fields = json.loads(value) if value else {}
     if type(fields) is not dict:
         raise ValueError(f"the value of {key} is not a JSON object")

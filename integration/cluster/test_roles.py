@@ -26,13 +26,15 @@ from integration.cluster.node import (
     put,
     put_pool,
     read_records,
+    second_node,
 )
 from integration.network import BUNDLE, becomes_true
-from integration.program import inside
+from integration.program import inside, run_at_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from typing import Any
 
     from integration.cluster.cluster import Cluster
     from integration.program import Answer
@@ -48,6 +50,7 @@ AGENT = "system:serviceaccount:kube-system:cni-ipam-agent"
 REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 FIRST = "/apis/crd.projectcalico.org/v1/ippools/first"
 RBAC = "/apis/rbac.authorization.k8s.io/v1/clusterroles"
+RACERS = ("racer1", "racer2", "racer3", "racer4")
 POD = "K8S_POD_NAMESPACE=default;K8S_POD_NAME=pod"
 # For the garbage collector itself, which is not there yet: it asks whether an owner still lives,
 # and whether the datastore is ready. Its account serves `ipamctl` so far.
@@ -231,6 +234,43 @@ def test_a_gateway_needs_the_role_of_reservations(ready, tmp_path):
     assert 0 == node.call("ADD", "c1", netconf).status
     found = ready.get("/apis/crd.projectcalico.org/v1/ipreservations")["items"]
     assert ["cni-ipam-first"] == [item["metadata"]["name"] for item in found]
+
+
+def race_for_reservations(cluster: Cluster, folder: Path) -> list[Answer]:
+    """The first ADDs of four nodes at once, pool after pool."""
+    answers = []
+    for number in range(10):
+        name = f"new{number}"
+        put_pool(cluster, name, f"10.80.{number}.0/24", blockSize=29)
+        nodes = [ApiNode(folder, cluster, cluster.kubeconfig(ACCOUNT), node) for node in RACERS]
+        calls = [
+            one.start("ADD", f"c{number}-{one.node}", one.netconf(gateway="auto", ipam=named(name)))
+            for one in nodes
+        ]
+        answers += run_at_once(calls)
+    return answers
+
+
+def named(pool: str) -> dict[str, Any]:
+    """The IPAM of a network whose addresses are of that pool."""
+    return {"type": "cni-ipam", "ipv4_pools": [pool]}
+
+
+def test_nodes_that_race_for_a_reservation_need_to_read_it(ready, tmp_path):
+    """Without that who was slower is refused; with it nobody is."""
+    with contextlib.ExitStack() as nodes:
+        for name in RACERS:
+            nodes.enter_context(second_node(ready, name))
+        role = ("cni-ipam-reservations", "ipreservations", "get")
+        with without(ready, *role, ACCOUNT):
+            answers = race_for_reservations(ready, tmp_path)
+        refused = [answer.document for answer in answers if answer.status]
+        words = f'User "{ACCOUNT}" cannot get resource "ipreservations"'
+        assert refused
+        assert [] == [error for error in refused if words not in error["msg"]]
+        clear_records(ready)
+        answers = race_for_reservations(ready, tmp_path)
+    assert [] == [answer.document for answer in answers if answer.status]
 
 
 def test_default_pools_need_their_role(ready, tmp_path):

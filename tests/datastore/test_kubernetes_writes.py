@@ -12,6 +12,7 @@ from cni_ipam.errors import (
     Conflict,
     DatastoreUnavailable,
     InputOutputError,
+    OperatorError,
     Unauthorized,
 )
 from tests.datastore.kubernetes_answers import (
@@ -59,6 +60,16 @@ def impatient(monkeypatch) -> None:
 
 class TestWrites:
     """Each is applied once, or the caller knows that it is not."""
+
+    def test_a_node_is_never_removed(self) -> None:
+        """It is Kubernetes' own; nothing else of the commit is done either."""
+        writes = [Write(KEY, None, 7), Write(f"{keys.NODES}node1", None, 7)]
+        with ScriptedServer([]) as server:
+            store = open_store(server)
+            with pytest.raises(OperatorError, match=r"Node\(node1\) cannot be written"):
+                store.commit(writes)
+            store.close()
+        assert [] == server.requests
 
     @pytest.mark.parametrize(
         ("write", "refusal"), [(CREATE, INVALID), (UPDATE, INVALID), (CREATE, FORBIDDEN)]

@@ -212,7 +212,7 @@ def _is_framed(text: str, ends: frozenset[str], between: str) -> bool:
 
 def _has_type(value: Json, wanted: type) -> bool:
     if isinstance(value, bool):
-        return wanted is bool
+        return wanted in (bool, object)
     return isinstance(value, wanted)
 
 

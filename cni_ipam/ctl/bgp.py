@@ -18,6 +18,7 @@ from cni_ipam.core.names import (
 from cni_ipam.core.selector import parse_selector
 from cni_ipam.ctl.bgp_values import (
     LARGEST_PORT,
+    find_unusable,
     parse_as_number,
     parse_node_address,
     parse_peer_address,
@@ -114,7 +115,7 @@ def check_peer(resource: Resource) -> list[FieldError]:
     errors += [
         *_check_name(spec),
         *_check_selectors(spec),
-        *_check_text(spec, "peerIP", parse_peer_address, _PEER_IP_RULE),
+        *_check_peer_address(spec),
         *_check_numbers(spec),
     ]
     if spec.get("sourceAddress", "UseNodeIP") not in ("UseNodeIP", "None"):
@@ -138,10 +139,7 @@ def check_configuration(resource: Resource) -> list[FieldError]:
         errors.append(FieldError("spec.listenPort", str(port), "must be between 1 and 65535"))
     if spec.get("bindMode") not in (None, "", *_BIND_MODES):
         errors.append(FieldError("spec.bindMode", spec["bindMode"], "must be None or NodeIP"))
-    for index, interface in enumerate(spec.get("ignoredInterfaces") or []):
-        if interface == "*" or not _INTERFACE.fullmatch(str(interface)):
-            where, right = f"IgnoredInterfaces[{index}]", "it must be an interface's name"
-            errors.append(_tagged(where, str(interface), "ignoredInterface", right))
+    errors += _check_interfaces(spec.get("ignoredInterfaces") or [])
     if spec.get("nodeToNodeMeshEnabled") is False:
         errors += _check_without_mesh(spec)
     return errors if errors or name == "default" else _check_other_configuration(spec)
@@ -149,6 +147,20 @@ def check_configuration(resource: Resource) -> list[FieldError]:
 
 def check_node_bgp(resource: Resource) -> list[FieldError]:
     """The rules that the BGP settings of a Node break."""
+    errors = check_node_bgp_form(resource)
+    if errors:
+        return errors
+    bgp = resource["spec"].get("bgp") or {}
+    for version in (4, 6):
+        text = bgp.get(f"ipv{version}Address") or ""
+        reason = find_unusable(parse_node_address(text)) if text else ""
+        if reason:
+            errors.append(_tagged(f"IPv{version}Address", text, f"cidrv{version}", reason))
+    return errors
+
+
+def check_node_bgp_form(resource: Resource) -> list[FieldError]:
+    """Those of them without which the settings cannot be read."""
     bgp = resource["spec"].get("bgp")
     if bgp is None:
         return []
@@ -188,13 +200,6 @@ def set_field(name: str) -> Callable[[Resource], str]:
     return show
 
 
-_PEER_IP_RULE = (
-    "PeerIP",
-    "IP:port",
-    "it must be an address, or an address and a port as in 10.0.0.1:179 or [fd00::1]:179",
-)
-
-
 def _with_plain_number(fields: Resource) -> Resource:
     try:
         number = parse_as_number(fields["asNumber"])
@@ -220,16 +225,26 @@ def _check_selectors(spec: Resource) -> list[FieldError]:
     return errors
 
 
-def _check_text(
-    spec: Resource, name: str, parse: Callable[[str], object], rule: tuple[str, str, str]
-) -> list[FieldError]:
-    field, tag, right = rule
+def _check_peer_address(spec: Resource) -> list[FieldError]:
+    if "peerIP" not in spec:
+        return []
     try:
-        if name in spec:
-            parse(spec[name])
+        right = find_unusable(parse_peer_address(spec["peerIP"])[0])
     except ValueError:
-        return [_tagged(field, spec[name], tag, right)]
-    return []
+        right = (
+            "it must be an address, or an address and a port as in 10.0.0.1:179 or [fd00::1]:179"
+        )
+    return [_tagged("PeerIP", spec["peerIP"], "IP:port", right)] if right else []
+
+
+def _check_interfaces(interfaces: list[Any]) -> list[FieldError]:
+    errors = check_texts("spec.ignoredInterfaces", interfaces)
+    right = "it must be an interface's name"
+    return errors or [
+        _tagged(f"IgnoredInterfaces[{index}]", interface, "ignoredInterface", right)
+        for index, interface in enumerate(interfaces)
+        if interface == "*" or not _INTERFACE.fullmatch(interface)
+    ]
 
 
 def _check_numbers(fields: Resource) -> list[FieldError]:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from cni_ipam.core.address import BITS, parse_cidr
 from cni_ipam.core.names import FieldError
-from cni_ipam.ctl.bgp import check_node_bgp
+from cni_ipam.ctl.bgp import check_node_bgp_form
 from cni_ipam.ctl.bgp_values import (
+    find_unusable,
     parse_as_number,
     parse_node_address,
     parse_peer_address,
@@ -55,6 +56,9 @@ _NOT_HEEDED = {
     "prefixAdvertisements": "routes carry no communities",
 }
 _FOR_A_NODE = "node."
+# BGP tells it in 12 bits; BIRD would cut a longer one, or refuse the file.
+_LONGEST_RESTART_SECONDS = 4095
+_MAIN_TABLE = 254
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,8 @@ def make_bird_config(store: Datastore, node: NodeSettings, own: Sequence[Cidr]) 
     found = read_bgp(store)
     speaker = found.nodes.get(node.name)
     if speaker is None or not speaker.addresses:
-        raise _no_address(node.name, speaker)
+        raise _no_address(node.name, found)
+    _check_table(node.routes.table, found)
     settings = _read_settings(found)
     ours = found.configurations.get(_FOR_A_NODE + node.name, {})
     common = found.configurations.get("default", {})
@@ -120,13 +125,13 @@ def read_bgp(store: Datastore) -> BgpRecords:
     )
     for resource in _decode("bgpconfig", configurations):
         found.configurations[resource["metadata"]["name"]] = resource["spec"]
-    for resource in _decode("node", nodes, found, check_node_bgp):
-        made = _read_node(resource)
+    for resource in _decode("node", nodes, found, check_node_bgp_form):
+        made = _read_node(resource, found)
         port = found.configurations.get(_FOR_A_NODE + made.name, {}).get("listenPort")
         found.nodes[made.name] = replace(made, port=port or None)
     for resource in _decode("bgppeer", peers, found):
         try:
-            found.peerings.append(_read_peering(resource))
+            found.peerings.append(_read_peering(resource, found))
         except ValueError as error:
             found.left_out.append(f"BGPPeer({resource['metadata']['name']}): {error}")
     for resource in _decode("ippool", pools, found, _check_cidr):
@@ -175,19 +180,34 @@ def _check_cidr(resource: Resource) -> list[FieldError]:
     return []
 
 
-def _read_node(resource: Resource) -> BgpNode:
-    bgp = resource["spec"].get("bgp") or {}
+def _check_table(table: int, found: BgpRecords) -> None:
+    if table != _MAIN_TABLE:
+        found.left_out.append(
+            f"routes.table {table}: peers hear of no route in it, as BIRD reads table "
+            f"{_MAIN_TABLE} alone: leave routes.table out"
+        )
+
+
+def _read_node(resource: Resource, found: BgpRecords) -> BgpNode:
+    bgp, name = resource["spec"].get("bgp") or {}, resource["metadata"]["name"]
     addresses: dict[int, Address] = {}
     for version in BITS:
         text = bgp.get(f"ipv{version}Address")
-        if text:
-            addresses[version] = parse_node_address(text)
+        if not text:
+            continue
+        address = parse_node_address(text)
+        reason = find_unusable(address)
+        if reason:
+            found.left_out.append(f"Node({name}): ipv{version}Address = {text}: {reason}")
+        else:
+            addresses[version] = address
+    cluster_id = bgp.get("routeReflectorClusterID")
     return BgpNode(
-        name=resource["metadata"]["name"],
+        name=name,
         addresses=addresses,
         as_number=bgp.get("asNumber"),
         labels=resource["metadata"].get("labels") or {},
-        cluster_id=bgp.get("routeReflectorClusterID") or "",
+        cluster_id=str(parse_node_address(cluster_id)) if cluster_id else "",
     )
 
 
@@ -201,12 +221,12 @@ def _read_pool(resource: Resource, found: BgpRecords) -> None:
             found.left_out.append(f"IPPool({name}): {mode} is not heeded: there are no tunnels")
 
 
-def _read_peering(resource: Resource) -> Peering:
+def _read_peering(resource: Resource, found: BgpRecords) -> Peering:
     """A BGPPeer. Raises ValueError for what BIRD cannot be told."""
-    spec = resource["spec"]
-    for name, reason in _NOT_OF_A_PEER.items():
-        if spec.get(name):
-            raise ValueError(f"{name} is not supported: {reason}")
+    spec, name = resource["spec"], resource["metadata"]["name"]
+    for part, reason in _NOT_OF_A_PEER.items():
+        if spec.get(part):
+            raise ValueError(f"{part} is not supported: {reason}")
     address, port = None, None
     if spec.get("peerIP"):
         address, port = parse_peer_address(spec["peerIP"])
@@ -214,9 +234,8 @@ def _read_peering(resource: Resource) -> Peering:
             raise ValueError("asNumber is missing")
     elif not spec.get("peerSelector"):
         raise ValueError("it has neither peerIP nor peerSelector")
-    restart = spec.get("maxRestartTime")
     return Peering(
-        name=resource["metadata"]["name"],
+        name=name,
         node=spec.get("node") or "",
         node_selector=spec.get("nodeSelector") or "",
         peer_selector=spec.get("peerSelector") or "",
@@ -226,7 +245,7 @@ def _read_peering(resource: Resource) -> Peering:
         options=Options(
             uses_node_address=spec.get("sourceAddress") != "None",
             keeps_next_hop=spec.get("keepOriginalNextHop") or False,
-            restart_seconds=parse_seconds(restart) if restart else None,
+            restart_seconds=_read_restart(f"BGPPeer({name})", "maxRestartTime", spec, found),
             allowed_local_as=spec.get("numAllowedLocalASNumbers") or None,
             ttl_hops=spec.get("ttlSecurity") or None,
         ),
@@ -243,17 +262,34 @@ def _read_settings(found: BgpRecords) -> BgpSettings:
         has_mesh = False
         reason = "nodeMeshPassword is not supported, so there is no mesh"
         found.left_out.append(f"BGPConfiguration(default): {reason}")
-    restart = spec.get("nodeMeshMaxRestartTime")
+    who = "BGPConfiguration(default)"
     return BgpSettings(
         as_number=spec.get("asNumber") or BgpSettings.as_number,
         has_mesh=has_mesh,
-        mesh_restart_seconds=parse_seconds(restart) if restart else None,
+        mesh_restart_seconds=_read_restart(who, "nodeMeshMaxRestartTime", spec, found),
         port=spec.get("listenPort") or None,
     )
 
 
-def _no_address(name: str, node: BgpNode | None) -> OperatorError:
-    missing = "there is no such Node" if node is None else "its spec.bgp has no address"
+def _read_restart(who: str, name: str, spec: Resource, found: BgpRecords) -> int | None:
+    text = spec.get(name)
+    if not text:
+        return None
+    seconds = parse_seconds(text)
+    if seconds <= _LONGEST_RESTART_SECONDS:
+        return seconds
+    found.left_out.append(
+        f"{who}: {name} {text} is not heeded: BGP has at most {_LONGEST_RESTART_SECONDS}s, and "
+        "BIRD's own 120s stand"
+    )
+    return None
+
+
+def _no_address(name: str, found: BgpRecords) -> OperatorError:
+    about = f"Node({name}): "
+    said = [line.removeprefix(about) for line in found.left_out if line.startswith(about)]
+    missing = "its spec.bgp has no address" if name in found.nodes else "there is no such Node"
+    missing = "; ".join(said) or missing
     patch = '{"spec": {"bgp": {"ipv4Address": "192.0.2.1/24"}}}'
     return OperatorError(
         f"Node({name}) cannot speak BGP: {missing}",

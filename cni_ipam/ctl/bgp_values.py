@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from cni_ipam.core.address import parse_address, parse_network
+from cni_ipam.core.address import parse_address, parse_cidr, parse_network
 
 if TYPE_CHECKING:
     from cni_ipam.core.address import Address
@@ -13,9 +13,21 @@ if TYPE_CHECKING:
 LARGEST_PORT = 65535
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+")
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
+# Go counts nanoseconds in 63 bits.
+_LONGEST_SECONDS = 2**63 // 10**9
 _PORT = re.compile(r"\[(.+)\]:(\d+)|([^:]+):(\d+)")
 _LARGEST_AS_NUMBER = 2**32 - 1
 _LARGEST_HALF = 2**16 - 1
+_UNUSABLE = tuple(
+    (parse_cidr(cidr), word)
+    for cidr, word in (
+        ("0.0.0.0/32", "the unspecified address"),
+        ("::/128", "the unspecified address"),
+        ("fe80::/10", "a link-local address of IPv6"),
+        ("224.0.0.0/4", "a multicast address"),
+        ("ff00::/8", "a multicast address"),
+    )
+)
 
 
 def parse_as_number(value: object) -> int:
@@ -49,9 +61,21 @@ def parse_seconds(text: str) -> int:
     if not _DURATION.fullmatch(text):
         raise ValueError(f'time: invalid duration "{text}"')
     parts = re.findall(r"([\d.]+)(\D+)", text)
-    return int(sum(float(number) * _SECONDS[unit] for number, unit in parts))
+    seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    if seconds > _LONGEST_SECONDS:
+        raise ValueError(f'time: invalid duration "{text}"')
+    return int(seconds)
 
 
 def parse_node_address(text: str) -> Address:
     """A node's address, with or without the length of its network. Raises ValueError."""
     return parse_network(text)[0] if "/" in text else parse_address(text)
+
+
+def find_unusable(address: Address) -> str:
+    """Why BIRD can have no session with an address or from it, and what would be right; "" if it
+    can."""
+    for cidr, word in _UNUSABLE:
+        if cidr.contains(address):
+            return f"BIRD cannot use {word}: it must be a single machine's, global or private"
+    return ""

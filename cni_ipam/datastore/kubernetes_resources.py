@@ -44,6 +44,7 @@ _ATTACHED = ("labels", "annotations", "ownerReferences", "finalizers")
 _REVERSED_BYTES = bytes([int(f"{byte:08b}"[::-1], 2) for byte in range(256)])
 # Fields of a node's spec that Calico keeps in annotations, each under projectcalico.org/.
 _NODE_BGP = {
+    "asNumber": "ASNumber",
     "ipv4Address": "IPv4Address",
     "ipv6Address": "IPv6Address",
     "ipv4IPIPTunnelAddr": "IPv4IPIPTunnelAddr",
@@ -107,12 +108,8 @@ def read_node(found: Document) -> tuple[str, Document]:
     labels = {**_read_map(noted, _LABELS_ANNOTATION), **_map(real, "labels")}
     metadata = {"name": real["name"], "uid": real.get("uid")}
     metadata.update(creationTimestamp=real.get("creationTimestamp"), labels=labels)
-    bgp = _noted(noted, _NODE_BGP)
-    as_number = noted.get("projectcalico.org/ASNumber") or ""
-    if as_number.isdecimal():
-        bgp = {"asNumber": int(as_number), **bgp}
     spec: Document = {
-        "bgp": bgp,
+        "bgp": _noted(noted, _NODE_BGP),
         **_noted(noted, _NODE_SPEC),
         "orchRefs": [{"nodeName": real["name"], "orchestrator": "k8s"}],
         "wireguard": _noted(noted, _NODE_WIREGUARD),

@@ -7,6 +7,9 @@ import json
 import pytest
 
 from cni_ipam.ctl.bgp_values import parse_as_number, parse_peer_address, parse_seconds
+from cni_ipam.ctl.resources import get_kind
+from cni_ipam.datastore.kubernetes_objects import to_entry
+from cni_ipam.datastore.kubernetes_records import V1
 
 PEERS = "/calico/resources/v3/projectcalico.org/bgppeers/"
 CONFIGURATIONS = "/calico/resources/v3/projectcalico.org/bgpconfigurations/"
@@ -90,6 +93,12 @@ def tagged(field: str, tag: str) -> str:
         ({"peerIP": "10.0.0.1:0"}, "PeerIP = '10.0.0.1:0'", tagged("PeerIP", "IP:port")),
         ({"peerIP": "10.0.0.1:99999"}, "PeerIP", tagged("PeerIP", "IP:port")),
         ({"peerIP": "10.0.0.1/24"}, "PeerIP", tagged("PeerIP", "IP:port")),
+        ({"peerIP": "::"}, "PeerIP = '::'", "BIRD cannot use the unspecified address"),
+        ({"peerIP": "0.0.0.0:179"}, "PeerIP", "BIRD cannot use the unspecified address"),
+        ({"peerIP": "fe80::1"}, "PeerIP", "BIRD cannot use a link-local address of IPv6"),
+        ({"peerIP": "[febf::1]:1790"}, "PeerIP", "BIRD cannot use a link-local address of IPv6"),
+        ({"peerIP": "224.0.0.1"}, "PeerIP", "BIRD cannot use a multicast address"),
+        ({"peerIP": "ff02::1"}, "PeerIP", "BIRD cannot use a multicast address"),
         ({"nodeSelector": "all("}, "NodeSelector = 'all('", tagged("NodeSelector", "selector")),
         ({"node": "A B"}, "Node = 'A B'", tagged("Node", "name")),
         ({"sourceAddress": "x"}, "SourceAddress = 'x'", tagged("SourceAddress", "sourceAddress")),
@@ -119,9 +128,11 @@ def tagged(field: str, tag: str) -> str:
             "ReachablyBy field must be empty when PeerIP is empty",
         ),
         ({"asNumber": "x"}, "spec.asNumber = 'x'", "invalid AS Number format (x)"),
+        ({"asNumber": True}, "spec.asNumber = 'True'", "invalid AS Number format (True)"),
         ({"asNumber": -1}, "spec.asNumber = '-1'", "invalid AS Number format (-1)"),
         ({"ttlSecurity": 300}, "spec.ttlSecurity = '300'", "must be between 0 and 255"),
         ({"maxRestartTime": "10"}, "spec.maxRestartTime", 'time: invalid duration "10"'),
+        ({"maxRestartTime": "9999999999h"}, "spec.maxRestartTime", "time: invalid duration"),
     ],
 )
 def test_a_wrong_peer_is_refused_in_calicos_words(operator, spec, field, reason):
@@ -132,6 +143,18 @@ def test_a_wrong_peer_is_refused_in_calicos_words(operator, spec, field, reason)
     assert field in result.err
     assert reason in result.err
     assert operator.value(PEERS + "x") is None
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "169.254.1.1", "[fd00::1]:179"])
+def test_a_peer_may_have_any_address_that_bird_can_use(operator, address):
+    """Loopback for a peer on the same machine, and IPv4's link-local ones."""
+    assert 0 == apply(operator, "BGPPeer", "x", {"peerIP": address, "asNumber": 1}).status
+
+
+def test_a_restart_time_may_be_longer_than_bgp_allows(operator):
+    """As in Calico."""
+    spec = {"peerIP": "10.0.0.1", "asNumber": 1, "maxRestartTime": "4096s"}
+    assert 0 == apply(operator, "BGPPeer", "x", spec).status
 
 
 def test_an_unknown_field_of_a_peer_is_refused(operator):
@@ -171,6 +194,12 @@ def test_settings_are_shown_in_calicoctls_table(operator):
         ("default", {"listenPort": 70000}, "must be between 1 and 65535"),
         ("default", {"bindMode": "x"}, "must be None or NodeIP"),
         ("default", {"asNumber": "x"}, "invalid AS Number format (x)"),
+        ("default", {"asNumber": True}, "invalid AS Number format (True)"),
+        (
+            "default",
+            {"ignoredInterfaces": ["eth0", 100]},
+            "error with field spec.ignoredInterfaces[1] = '100' (must be a string)",
+        ),
         (
             "default",
             {"ignoredInterfaces": ["*"]},
@@ -202,6 +231,13 @@ def test_wrong_settings_are_refused_in_calicos_words(operator, name, spec, reaso
         ({"routeReflectorClusterID": "x"}, tagged("RouteReflectorClusterID", "ipv4")),
         ({}, "Spec.BGP should not be empty"),
         ({"asNumber": "x"}, "invalid AS Number format (x)"),
+        ({"asNumber": True}, "invalid AS Number format (True)"),
+        ({"ipv4Address": "0.0.0.0/24"}, "BIRD cannot use the unspecified address"),
+        ({"ipv4Address": "224.0.0.1"}, "BIRD cannot use a multicast address"),
+        (
+            {"ipv6Address": "fe80::1/64"},
+            "IPv6Address = 'fe80::1/64' (" + tagged("IPv6Address", "cidrv6"),
+        ),
     ],
 )
 def test_wrong_bgp_settings_of_a_node_are_refused(operator, bgp, reason):
@@ -217,6 +253,17 @@ def test_a_node_may_have_its_address_without_a_network(operator):
     assert 0 == apply(operator, "Node", "node1", {"bgp": bgp}).status
     shown = operator.types("get", "node", "-o", "wide").out.splitlines()[1].split()
     assert ["node1", "65546", "10.0.0.1", "fd00::1/64"] == shown
+
+
+def test_kubernetes_says_a_nodes_as_number_as_text():
+    """In an annotation; it is shown as a number all the same."""
+    metadata = {
+        "name": "node1",
+        "resourceVersion": "7",
+        "annotations": {"projectcalico.org/ASNumber": "65000.1"},
+    }
+    entry = to_entry({"kind": "Node", "apiVersion": "v1", "metadata": metadata}, V1)
+    assert {"asNumber": 65000 << 16 | 1} == get_kind("node").decode(entry)["spec"]["bgp"]
 
 
 # How values are written
@@ -261,3 +308,15 @@ def test_a_peers_address_may_have_a_port(text, expected):
 def test_a_duration_is_read_as_go_writes_it(text, seconds):
     """In whole seconds, which is what BIRD takes."""
     assert seconds == parse_seconds(text)
+
+
+@pytest.mark.parametrize("text", ["2562048h", "9" * 400 + "h"])
+def test_a_duration_that_go_cannot_hold_is_refused(text):
+    """It has 63 bits of nanoseconds."""
+    with pytest.raises(ValueError, match="time: invalid duration"):
+        parse_seconds(text)
+
+
+def test_gos_longest_duration_is_read():
+    """Some 292 years."""
+    assert 2562047 * 3600 == parse_seconds("2562047h")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 
 import pytest
@@ -52,6 +53,20 @@ def config(operator, node: str = "node1", *words: str):
     return operator.types("routes", "bird-config", "--node", node, *words)
 
 
+def write_network(operator, **routes) -> None:
+    """A network of node1 with these settings of its routes."""
+    folder = operator.folder / "net.d"
+    folder.mkdir()
+    ipam = {"type": "cni-ipam", "routes": routes, "nodename": "node1"}
+    network = {"cniVersion": "1.0.0", "name": "net", "type": "ptp", "ipam": ipam}
+    (folder / "10-net.conf").write_text(json.dumps(network))
+
+
+def neighbors(text: str) -> list[str]:
+    """The addresses with which BIRD has sessions."""
+    return sorted(re.findall(r"neighbor (\S+)", text))
+
+
 # The configuration
 
 
@@ -76,12 +91,23 @@ def test_a_pending_block_is_told_to_nobody(world):
 def test_the_networks_decide_who_owns_the_blackholes(world):
     """With `routes.blackhole` false BIRD has them as static routes."""
     assert "blackhole;" not in config(world).out
-    folder = world.folder / "net.d"
-    folder.mkdir()
-    ipam = {"type": "cni-ipam", "routes": {"blackhole": False}, "nodename": "node1"}
-    network = {"cniVersion": "1.0.0", "name": "net", "type": "ptp", "ipam": ipam}
-    (folder / "10-net.conf").write_text(json.dumps(network))
+    write_network(world, blackhole=False)
     assert f"  route {OWN} blackhole;\n" in world.types("routes", "bird-config").out
+
+
+def test_routes_where_bird_does_not_read_them_are_named(world):
+    """It reads and fills one table."""
+    write_network(world, table=100)
+    assert (
+        "left out: routes.table 100: peers hear of no route in it, as BIRD reads table 254 alone: "
+        "leave routes.table out\n"
+    ) == world.types("routes", "bird-config").err
+
+
+def test_nothing_is_said_of_the_table_that_bird_reads(world):
+    """Not even if it is set."""
+    write_network(world, table=254)
+    assert "" == world.types("routes", "bird-config").err
 
 
 def test_the_settings_reach_the_text(world):
@@ -149,15 +175,24 @@ def test_records_that_break_their_rules_are_left_out_and_named(world):
     assert "Mesh_172_20_58_2" in result.out
 
 
-def test_settings_that_break_their_rules_are_refused(world):
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        ({"asNumber": "x"}, "spec.asNumber = 'x' (invalid AS Number format (x))"),
+        ({"asNumber": True}, "spec.asNumber = 'True' (invalid AS Number format (True))"),
+        (
+            {"ignoredInterfaces": [100]},
+            "spec.ignoredInterfaces[0] = '100' (must be a string)",
+        ),
+    ],
+)
+def test_settings_that_break_their_rules_are_refused(world, spec, reason):
     """As a whole: without them each session might have another AS number."""
-    bad = resource("BGPConfiguration", "default", asNumber="x")
+    bad = resource("BGPConfiguration", "default", **spec)
     world.write(Write(keys.BGP_CONFIGURATIONS + "default", json.dumps(bad), ABSENT))
     result = config(world)
     assert (1, "") == (result.status, result.out)
-    assert "BGPConfiguration(default): spec.asNumber = 'x' (invalid AS Number format (x))\n" == (
-        result.err
-    )
+    assert f"BGPConfiguration(default): {reason}\n" == result.err
 
 
 def test_of_a_pool_only_its_range_matters(world):
@@ -179,6 +214,93 @@ def test_of_a_node_only_its_bgp_settings_matter(world):
     result = config(world)
     assert "left out: Node(node5): IPv4Address = '10.0.0' (" in result.err
     assert "Mesh_172_20_58_2" in result.out
+
+
+@pytest.mark.parametrize("address", ["::", "fe80::1", "[fe80::1]:179", "224.0.0.1"])
+def test_a_peer_whose_address_bird_cannot_use_is_left_out_and_named(world, address):
+    """BIRD would refuse the whole file."""
+    bad = resource("BGPPeer", "bad", peerIP=address, asNumber=1)
+    world.write(Write(keys.BGP_PEERS + "bad", json.dumps(bad), ABSENT))
+    result = config(world)
+    assert f"left out: BGPPeer(bad): PeerIP = '{address}' (" in result.err
+    assert ["172.20.58.2"] == neighbors(result.out)
+
+
+def test_an_address_that_bird_cannot_use_is_left_out_of_its_node(world):
+    """The node keeps the other one, whoever wrote the record."""
+    bgp = {"ipv4Address": "172.20.58.5/19", "ipv6Address": "fe80::5/64"}
+    odd = resource("Node", "node5", bgp=bgp)
+    world.write(Write(keys.NODES + "node5", json.dumps(odd), ABSENT))
+    result = config(world)
+    assert (
+        "left out: Node(node5): ipv6Address = fe80::5/64: BIRD cannot use a link-local address of "
+        "IPv6: it must be a single machine's, global or private\n"
+    ) == result.err
+    assert ["172.20.58.2", "172.20.58.5"] == neighbors(result.out)
+
+
+def test_a_node_whose_only_address_bird_cannot_use_is_told_why(world):
+    """Instead of that it has none."""
+    odd = resource("Node", "node5", bgp={"ipv6Address": "fe80::5/64"})
+    world.write(Write(keys.NODES + "node5", json.dumps(odd), ABSENT))
+    result = config(world, "node5")
+    assert (1, "") == (result.status, result.out)
+    assert "Node(node5) cannot speak BGP: ipv6Address = fe80::5/64: BIRD cannot use" in result.err
+
+
+def test_a_reflectors_cluster_has_an_ipv4_address(world):
+    """However it is spelled."""
+    bgp = {"ipv4Address": "172.20.58.1/19", "routeReflectorClusterID": "::ffff:1.0.0.1"}
+    give(
+        world,
+        resource("Node", "node1", bgp=bgp),
+        resource("BGPPeer", "all", peerSelector="all()"),
+    )
+    assert "  rr cluster id 1.0.0.1;\n" in config(world).out
+
+
+@pytest.mark.parametrize("text", ["4096s", "2562047h"])
+def test_a_restart_time_that_bgp_cannot_tell_is_left_out_of_its_peer(world, text):
+    """It has 12 bits there; the session has BIRD's own."""
+    give(world, resource("BGPPeer", "slow", peerIP="10.0.0.1", asNumber=1, maxRestartTime=text))
+    result = config(world)
+    assert (
+        f"left out: BGPPeer(slow): maxRestartTime {text} is not heeded: BGP has at most 4095s, and "
+        "BIRD's own 120s stand\n"
+    ) == result.err
+    assert ["10.0.0.1", "172.20.58.2"] == neighbors(result.out)
+    assert "graceful restart time" not in result.out
+
+
+def test_the_longest_restart_time_is_told(world):
+    """All of its 12 bits."""
+    give(world, resource("BGPConfiguration", "default", nodeMeshMaxRestartTime="4095s"))
+    result = config(world)
+    assert "" == result.err
+    assert "  graceful restart time 4095;\n" in result.out
+
+
+def test_a_restart_time_that_bgp_cannot_tell_is_left_out_of_the_mesh(world):
+    """The mesh itself is there."""
+    give(world, resource("BGPConfiguration", "default", nodeMeshMaxRestartTime="2h"))
+    result = config(world)
+    assert "left out: BGPConfiguration(default): nodeMeshMaxRestartTime 2h is not" in result.err
+    assert ["172.20.58.2"] == neighbors(result.out)
+    assert "graceful restart time" not in result.out
+
+
+@pytest.mark.parametrize("kind", ["BGPPeer", "Node"])
+def test_a_record_whose_as_number_is_true_is_left_out_and_named(world, kind):
+    """As any other that breaks its rules."""
+    specs = {
+        "BGPPeer": {"peerIP": "10.0.0.1", "asNumber": True},
+        "Node": {"bgp": {"ipv4Address": "10.0.0.1", "asNumber": True}},
+    }
+    prefix = {"BGPPeer": keys.BGP_PEERS, "Node": keys.NODES}[kind]
+    world.write(Write(prefix + "odd", json.dumps(resource(kind, "odd", **specs[kind])), ABSENT))
+    result = config(world)
+    assert f"left out: {kind}(odd): spec.asNumber = 'True' (" in result.err
+    assert ["172.20.58.2"] == neighbors(result.out)
 
 
 def test_settings_that_are_not_heeded_are_named(world):

@@ -267,7 +267,7 @@ def test_a_node_is_calicos_node():
         },
         "spec": {
             "bgp": {
-                "asNumber": 64512,
+                "asNumber": "64512",
                 "ipv4Address": "192.168.0.1/24",
                 "ipv4IPIPTunnelAddr": "10.0.0.1",
             },
@@ -278,6 +278,13 @@ def test_a_node_is_calicos_node():
         },
         "status": {},
     } == json.loads(entry.value)
+
+
+@pytest.mark.parametrize("text", ["65000.1", "x"])
+def test_a_nodes_as_number_is_passed_on(text):
+    """Who speaks BGP reads it, in every form that Calico takes, and tells what is none."""
+    entry = to_entry(node(annotations={"projectcalico.org/ASNumber": text}), V1, "Node")
+    assert {"asNumber": text} == json.loads(entry.value)["spec"]["bgp"]
 
 
 @pytest.mark.parametrize("group", GROUPS)

@@ -47,7 +47,15 @@ __all__ = ["DatastoreSettings", "DefaultPool", "LogSettings", "Netconf", "parse_
 OUR_NAME = "cni-ipam"
 CALICO_NAME = "calico-ipam"
 
-_FOREIGN_PROTOCOLS = {2: "the kernel", 3: "the kernel", 4: "static routes", 12: "BIRD", 80: "Felix"}
+_FOREIGN_PROTOCOLS = {
+    0: "the kernel",
+    1: "the kernel",
+    2: "the kernel",
+    3: "the kernel",
+    4: "static routes",
+    12: "BIRD",
+    80: "Felix",
+}
 _MASKS = ("pool", "block", "host")
 
 

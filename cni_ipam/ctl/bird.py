@@ -9,6 +9,7 @@ import stat
 import sys
 import tempfile
 import textwrap
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from cni_ipam.core.address import Address
     from cni_ipam.ctl.networks import NodeSettings
     from cni_ipam.ctl.session import Session
-    from cni_ipam.datastore.port import Datastore, Entry
+    from cni_ipam.datastore.port import Entry
 
 NEW_FILE_MODE = 0o644
 INTERVAL_SECONDS = 30.0
@@ -127,14 +128,15 @@ class BirdKeeper:
         self._is_told = False
         self._refused: str | None = None
         self._refusal = ""
+        self._retry_at = 0.0
 
     def update(self, text: str) -> list[str]:
         """BIRD works by `text` afterwards; returns what was done, nothing if it did already.
 
         Raises BirdDown, whereby the file is written for BIRD's start; and OperatorError if the file
-        cannot be written, or BIRD refuses it: then the former text is back, and it is not tried
-        again with the same text."""
-        if text == self._refused:
+        cannot be written, or BIRD refuses it: then the former text is back, and the same one is
+        tried again only after a while, as the cause may lie in a file that includes ours."""
+        if text == self._refused and time.monotonic() < self._retry_at:
             raise OperatorError(self._refusal)
         former = read_file(self._path)
         lines = []
@@ -161,6 +163,7 @@ class BirdKeeper:
             write_file(self._path, former)
         reason = words.splitlines()[-1]
         self._refused = text
+        self._retry_at = time.monotonic() + INTERVAL_SECONDS
         self._refusal = f"BIRD refuses its new configuration and goes on with the old one: {reason}"
         raise OperatorError(self._refusal)
 
@@ -168,9 +171,9 @@ class BirdKeeper:
 class KeptBird(Follower):
     """What `routes watch --bird` adds to the loop."""
 
-    def __init__(self, node: NodeSettings, store: Datastore, path: str, socket_path: str) -> None:
+    def __init__(self, node: NodeSettings, session: Session, path: str, socket_path: str) -> None:
         self._node = node
-        self._store = store
+        self._session = session
         self._keeper = BirdKeeper(path, socket_path)
         self._left_out: tuple[str, ...] = ()
         self._own = tuple(keys.affinities_prefix(node.name, version) for version in BITS)
@@ -181,8 +184,8 @@ class KeptBird(Follower):
 
     def follow(self) -> list[str]:
         """See Follower."""
-        own = read_host(self._store, self._node.name).own
-        made = make_bird_config(self._store, self._node, own)
+        store = self._session.store
+        made = make_bird_config(store, self._node, read_host(store, self._node.name).own)
         for line in made.left_out:
             if line not in self._left_out:
                 print(f"left out: {line}", file=sys.stderr)
@@ -216,11 +219,15 @@ def read_file(path: str) -> str | None:
 
 def write_file(path: str, text: str) -> None:
     """The file has this text afterwards; whoever reads it meanwhile sees all of the old one or all
-    of the new one. Owner and mode stay; a new file may be read by all, as BIRD is not root.
+    of the new one. Owner and mode stay; a new file may be read by all, as BIRD is not root. What
+    is no file, like /dev/stdout, is written to.
 
     Raises OperatorError."""
     path = os.path.realpath(path)
     try:
+        if os.path.exists(path) and not os.path.isfile(path):
+            _write_through(path, text)
+            return
         handle, draft = tempfile.mkstemp(prefix=".bird-", dir=os.path.dirname(path))
         try:
             with open(handle, "w", encoding="utf-8") as file:
@@ -234,6 +241,11 @@ def write_file(path: str, text: str) -> None:
                 os.unlink(draft)
     except OSError as error:
         raise OperatorError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _write_through(path: str, text: str) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 def _keep_owner(path: str, handle: int) -> None:

@@ -92,7 +92,14 @@ class Keeper:
         devices = None
         if state != self._verified:
             devices = self._table.find_devices({pod.address for pod in pods}) if pods else {}
-        judged = reconcile(records, node.routes, found, devices, node.routed_networks)
+        judged = reconcile(
+            records,
+            node.routes,
+            found,
+            devices,
+            node.routed_networks,
+            unheld=node.unheld_networks,
+        )
         addresses = {pod.address.host_cidr for pod in pods}
         if all(one.state == OK for one in judged if one.route.cidr in addresses):
             self._verified = state

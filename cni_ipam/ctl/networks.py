@@ -63,13 +63,15 @@ class Networks:
 class NodeSettings:
     """How this node's routes are looked after: as the plugin does it here.
 
-    Host routes are wanted for the pods of `routed_networks`; None means all networks."""
+    Host routes are wanted for the pods of `routed_networks`; None means all networks. The pods of
+    `unheld_networks` lie behind a route that a blackhole of their block would hide."""
 
     name: str
     lock_file: str
     lock_timeout_seconds: float
     routes: RouteSettings
     routed_networks: frozenset[str] | None
+    unheld_networks: frozenset[str]
 
 
 def read_networks(wishes: Wishes, environ: Mapping[str, str]) -> Networks:
@@ -92,7 +94,7 @@ def read_networks(wishes: Wishes, environ: Mapping[str, str]) -> Networks:
 def find_node_settings(
     networks: Networks, datastore: DatastoreSettings, name: str | None = None
 ) -> NodeSettings:
-    """The settings of this node; `name` is what the command line calls it.
+    """The settings of a node; `name` is what the command line calls it, by default this one.
 
     Raises NetconfError, InputOutputError, and OperatorError if nothing tells the node's name, or
     its networks mark their routes differently."""
@@ -108,7 +110,13 @@ def find_node_settings(
         lock_timeout_seconds=fields.seconds("ipam_lock_timeout", 60.0),
         routes=_find_routes(networks.roles),
         routed_networks=_find_routed(networks.roles),
+        unheld_networks=_find_unheld(networks.roles),
     )
+
+
+def find_own_name(networks: Networks) -> str | None:
+    """What the networks call this node; None if there is none. Raises as `find_node_settings`."""
+    return find_node_name(networks.roles[0].fields) if networks.roles else None
 
 
 def _find_routes(roles: tuple[Role, ...]) -> RouteSettings:
@@ -132,6 +140,11 @@ def _find_routed(roles: tuple[Role, ...]) -> frozenset[str] | None:
     if not roles:
         return None
     return frozenset([role.network for role in roles if role.chained and role.routes.host])
+
+
+def _find_unheld(roles: tuple[Role, ...]) -> frozenset[str]:
+    held = {role.network for role in roles if role.holds_blocks}
+    return frozenset([role.network for role in roles]) - held
 
 
 def _list_names(folder: str) -> list[str]:

@@ -28,7 +28,7 @@ PATIENCE_SECONDS = 5.0
 """How long the watch waits for a datastore or a lock before it tells so and tries again."""
 HEADINGS = ("ROUTE", "TYPE", "DEVICE", "PROTO", "STATE")
 NodeName = Annotated[
-    str | None, typer.Option("--node", help="This node's name, if not as the plugin finds it.")
+    str | None, typer.Option("--node", help="This node's name, if no network list tells it.")
 ]
 
 
@@ -69,7 +69,7 @@ def repair(
         changes = list_changes(_look(session, node))
         print("\n".join([f"would {change}" for change in changes]) or "nothing to change")
     else:
-        with Keeper(session.find_node(node), session) as keeper:
+        with Keeper(session.find_this_node(node), session) as keeper:
             _tell(keeper.mend())
 
 
@@ -84,17 +84,17 @@ def watch(
 ) -> None:
     """Keep this node's routes as they should be, until SIGTERM or SIGINT."""
     session: Session = context.obj
-    settings = replace(session.find_node(node), lock_timeout_seconds=PATIENCE_SECONDS)
+    settings = replace(session.find_this_node(node), lock_timeout_seconds=PATIENCE_SECONDS)
     session.limit_seconds = PATIENCE_SECONDS
     with Keeper(settings, session) as keeper, closing(KeptRoutes(keeper)) as kept:
         followers: list[Follower] = [kept]
         if bird is not None:
-            followers.append(KeptBird(settings, session.store, bird, bird_socket))
-        Watch(session.open_another, followers, _say).run()
+            followers.append(KeptBird(settings, session, bird, bird_socket))
+        Watch(session.open_another, followers, _say, renew=session.forget).run()
 
 
 def _look(session: Session, node: str | None) -> list[Judgement]:
-    with Keeper(session.find_node(node), session) as keeper:
+    with Keeper(session.find_this_node(node), session) as keeper:
         return keeper.look(keeper.read_records())
 
 

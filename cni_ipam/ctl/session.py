@@ -8,9 +8,9 @@ import time
 from typing import TYPE_CHECKING
 
 from cni_ipam.ctl.locate import locate
-from cni_ipam.ctl.networks import find_node_settings, read_networks
+from cni_ipam.ctl.networks import find_node_settings, find_own_name, read_networks
 from cni_ipam.datastore.open import open_datastore
-from cni_ipam.errors import DatastoreUnavailable, RouteError
+from cni_ipam.errors import DatastoreUnavailable, OperatorError, RouteError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -35,9 +35,11 @@ class Session:
     @property
     def place(self) -> Place:
         """Where the datastore is. Raises as `locate`."""
-        if self._place is None:
-            self._place = locate(self._wishes, self._environ)
-        return self._place
+        # Another thread may call `forget` meanwhile.
+        place = self._place
+        if place is None:
+            place = self._place = locate(self._wishes, self._environ)
+        return place
 
     @property
     def store(self) -> Datastore:
@@ -60,11 +62,23 @@ class Session:
             )
 
     def find_node(self, name: str | None = None) -> NodeSettings:
-        """How this node's routes are looked after; `name` is what the command line calls it.
-
-        Raises as `find_node_settings`."""
+        """How routes are looked after on a node, by default this one. Raises as
+        `find_node_settings`."""
         networks = read_networks(self._wishes, self._environ)
         return find_node_settings(networks, self.place.datastore, name)
+
+    def find_this_node(self, name: str | None) -> NodeSettings:
+        """The same for this node, which the command line may call by `name`.
+
+        Raises OperatorError if its networks call it otherwise: by another's records the routes of
+        all pods here would be left over."""
+        own = find_own_name(read_networks(self._wishes, self._environ))
+        if name is not None and own not in (None, name):
+            raise OperatorError(
+                f"--node is {name}, but the networks of this node call it {own}",
+                "leave --node out; another node's routes are looked after there",
+            )
+        return self.find_node(name)
 
     @property
     def now(self) -> int:
@@ -83,6 +97,12 @@ class Session:
         """Let go of the datastore."""
         if self._store is not None:
             self._store.close()
+
+    def forget(self) -> None:
+        """Look for the datastore anew at the next wish: tokens and certificates have their day, and
+        a kubeconfig is replaced."""
+        self.close()
+        self._place, self._store = None, None
 
     def remove_blackholes(self, lost: Iterable[Cidr]) -> None:
         """This node's blackholes for blocks that it lost are gone afterwards. What the kernel

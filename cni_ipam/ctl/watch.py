@@ -16,7 +16,7 @@ import time
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Protocol
 
-from cni_ipam.errors import CniIpamError
+from cni_ipam.errors import CniIpamError, DatastoreUnavailable, Unauthorized
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -76,8 +76,8 @@ class Follower:
         """Act soon."""
         self.due_at = min(self.due_at, time.monotonic() + GATHER_SECONDS)
 
-    def act(self, say: Callable[[str], None]) -> None:
-        """Do it, and tell what was done, or why not."""
+    def act(self, say: Callable[[str], None]) -> CniIpamError | None:
+        """Do it, and tell what was done, or why not; returns that."""
         self.due_at = time.monotonic() + self._interval_seconds
         try:
             lines = self.follow()
@@ -86,26 +86,30 @@ class Follower:
             if self._told != error.msg:
                 say(f"{self.name}: {error.msg}")
             self._told = error.msg
-            return
+            return error
         if self._told:
             say(f"{self.name}: works again")
         self._told = ""
         for line in lines:
             say(line)
+        return None
 
 
 class Watch:
-    """The loop. `open_store` gives each watching thread a datastore of its own."""
+    """The loop. `open_store` gives each watching thread a datastore of its own; `renew` is called
+    when a follower could not reach its own, or was not let in."""
 
     def __init__(
         self,
         open_store: Callable[[], Datastore],
         followers: Sequence[Follower],
         say: Callable[[str], None],
+        renew: Callable[[], None],
     ) -> None:
         self._open_store = open_store
         self._followers = followers
         self._say = say
+        self._renew = renew
         self._ended = threading.Event()
         self._ear, self._bell = socket.socketpair()
         self._bell.setblocking(False)
@@ -120,7 +124,9 @@ class Watch:
             while not self._ended.is_set():
                 for follower in self._followers:
                     if follower.due_at <= time.monotonic() and not self._ended.is_set():
-                        follower.act(self._say)
+                        failure = follower.act(self._say)
+                        if isinstance(failure, (DatastoreUnavailable, Unauthorized)):
+                            self._renew()
                 self._wait()
         for store in list(self._stores):
             store.close()
@@ -153,12 +159,14 @@ class Watch:
             # A datastore that cannot be watched is told of by those who want to read it.
             with suppress(CniIpamError), closing(self._open_store()) as store:
                 self._stores.add(store)
-                changes = store.watch(prefix)
-                # What changed before the watch began is known to nobody.
-                self._tell(followers)
-                for change in changes:
-                    self._tell([one for one in followers if one.concerns(change)])
-                self._stores.discard(store)
+                try:
+                    changes = store.watch(prefix)
+                    # What changed before the watch began is known to nobody.
+                    self._tell(followers)
+                    for change in changes:
+                        self._tell([one for one in followers if one.concerns(change)])
+                finally:
+                    self._stores.discard(store)
             self._ended.wait(PAUSE_SECONDS)
 
     def _tell(self, followers: Sequence[Follower]) -> None:

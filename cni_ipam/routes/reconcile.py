@@ -70,13 +70,16 @@ def reconcile(
     found: Iterable[KernelRoute],
     devices: Mapping[Address, Collection[Device]] | None,
     networks: Collection[str] | None = None,
+    *,
+    unheld: Collection[str] = (),
 ) -> list[Judgement]:
     """Judge the routes of a node; what is to be removed comes first, as it may be in the way.
 
     `devices` are the interfaces that lead to each pod's address; None if nobody looked: then
-    host routes that are there are taken to be right."""
+    host routes that are there are taken to be right. The pods of `unheld` networks must not come
+    to lie behind a blackhole."""
     table = _Table(settings, found)
-    wanted = wanted_blackholes(records.own) if settings.blackhole else []
+    wanted = _list_held(table, records, unheld) if settings.blackhole else []
     pods = list_pods(records, networks) if settings.host else []
     doomed = [*_judge_blackholes(table, records, wanted), *_judge_host_routes(table, records)]
     table.forget([change.route for one in doomed for change in one.changes])
@@ -132,6 +135,19 @@ class _Table:
         # The kernel ties IPv6 blackholes to lo.
         loopback = Device(LOOPBACK_INDEX, "lo") if cidr.version == 6 else None
         return KernelRoute(cidr, BLACKHOLE, mark, metric, SCOPE_UNIVERSE, loopback)
+
+
+def _list_held(table: _Table, records: HostRecords, unheld: Collection[str]) -> list[Cidr]:
+    """The own blocks that are to have a blackhole. Beside networks that have none, only those that
+    have it already, and those in which other networks' pods alone have addresses: of an empty block
+    nobody knows whose pod comes next."""
+    blocks = wanted_blackholes(records.own)
+    if not unheld:
+        return blocks
+    cut_off = {one.block for one in records.allocations if one.owner.get("network") in unheld}
+    used = {one.block for one in records.allocations} - cut_off
+    held = {route.cidr for route in table.list_ours(BLACKHOLE)}
+    return [block for block in blocks if block in used | held]
 
 
 # What is there and should not be

@@ -22,7 +22,7 @@ from cni_ipam.datastore.kubernetes import KubernetesDatastore
 from cni_ipam.datastore.kubernetes_client import KubernetesClient
 from cni_ipam.lean.http import Credentials
 from integration.cluster.authority import ADMIN
-from integration.network import ROOT, Records
+from integration.network import ROOT, Records, becomes_true
 from integration.program import NODE, SharedNode, inside
 
 if TYPE_CHECKING:
@@ -119,6 +119,16 @@ def create(cluster: Cluster, path: str, body: Json) -> Json:
     status, answer = cluster.request("POST", path, body)
     assert status == http.client.CREATED, answer
     return answer
+
+
+def serves(cluster: Cluster, token: str) -> bool:
+    """Whether the API server lets the token's account read pools."""
+    return cluster.request("GET", f"{GROUP}/ippools", token=token)[0] == http.client.OK
+
+
+def wait_until_expired(cluster: Cluster, token: str) -> None:
+    """The API server refuses the token afterwards."""
+    assert becomes_true(lambda: not serves(cluster, token), 60), "the token does not expire"
 
 
 def clear_records(cluster: Cluster) -> None:

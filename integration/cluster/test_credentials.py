@@ -6,7 +6,6 @@ No answer and no line of the log shows a token.
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import signal
 import time
@@ -27,6 +26,8 @@ from integration.cluster.node import (
     create,
     custom_resources,
     put_pool,
+    serves,
+    wait_until_expired,
 )
 from integration.network import becomes_true
 from integration.program import inside, run_at_once
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 
     Json = dict[str, Any]
 
-POOLS = "/apis/crd.projectcalico.org/v1/ippools"
 BINDINGS = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"
 # An address of the API server that its certificate does not have.
 UNNAMED = "https://127.0.0.2:443"
@@ -87,14 +87,6 @@ def bound_user(ready: Cluster) -> Iterator[str]:
     assert becomes_true(lambda: serves(ready, token))
     yield "plugin"
     ready.request("DELETE", f"{BINDINGS}/test")
-
-
-def serves(cluster: Cluster, token: str) -> bool:
-    return cluster.request("GET", POOLS, token=token)[0] == http.client.OK
-
-
-def wait_until_expired(cluster: Cluster, token: str) -> None:
-    assert becomes_true(lambda: not serves(cluster, token), 60), "the token does not expire"
 
 
 def change(kubeconfig: Path, **settings: Any) -> Path:

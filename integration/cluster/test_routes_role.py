@@ -20,8 +20,10 @@ from integration.cluster.node import (
     GROUP,
     ApiNode,
     clear_records,
+    create,
     custom_resources,
     put_pool,
+    wait_until_expired,
 )
 from integration.cluster.pods import NODE
 from integration.cluster.proxy import ApiProxy
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from integration.cluster.cluster import Cluster
+    from integration.network import Done
 
 ROLE = next(iter(yaml.safe_load_all((CONF / "rbac-routes.yaml").read_text())))
 GRANTED = {(rule["resources"][0], verb) for rule in ROLE["rules"] for verb in rule["verbs"]}
@@ -66,8 +69,15 @@ def ready(prepared: Cluster) -> Iterator[Cluster]:
 
 def ipamctl(cluster: Cluster, *words: str, stdin: str = "") -> str:
     """What an administrator is told."""
+    done = try_ipamctl(cluster, *words, stdin=stdin)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def try_ipamctl(cluster: Cluster, *words: str, stdin: str = "") -> Done:
+    """The same, whether it succeeds or not."""
     administrator = str(cluster.kubeconfig())
-    done = subprocess.run(
+    return subprocess.run(
         [*inside(cluster.machine.namespace), str(BUNDLE / "ipamctl"), *words],
         input=stdin,
         env={
@@ -79,8 +89,22 @@ def ipamctl(cluster: Cluster, *words: str, stdin: str = "") -> str:
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+
+
+def test_a_node_of_the_cluster_is_not_deleted(ready):
+    """It is Kubernetes' own: nothing that it holds is given up either."""
+    tunnel = {
+        "spec": {"cidr": "10.77.0.0/29", "node": NODE, "state": "confirmed", "deleted": "false"}
+    }
+    tunnel |= {"kind": "BlockAffinity", "metadata": {"name": f"{NODE}-10-77-0-0-29"}}
+    create(ready, f"{GROUP}/blockaffinities", tunnel | {"apiVersion": GROUP.removeprefix("/apis/")})
+
+    done = try_ipamctl(ready, "delete", "node", NODE)
+
+    assert 1 == done.returncode
+    assert f"operation delete is not supported on Node({NODE})" in done.stderr
+    assert 1 == len(ready.get(f"{GROUP}/blockaffinities")["items"])
+    assert NODE == ready.get(f"/api/v1/nodes/{NODE}")["metadata"]["name"]
 
 
 def test_peers_and_settings_live_in_a_cluster(ready):
@@ -106,13 +130,10 @@ def test_peers_and_settings_live_in_a_cluster(ready):
 
 def test_the_watch_needs_what_its_role_grants(ready, tmp_path):
     """Nothing that it asks is refused, and it asks for all of it; the file follows a new peer."""
-    file, networks = tmp_path / "bird.conf", tmp_path / "net.d"
-    networks.mkdir()
+    file = tmp_path / "bird.conf"
     with ApiProxy(ready) as proxy:
         kubeconfig = ready.kubeconfig(ACCOUNT, token=ready.token(ACCOUNT), server=proxy.endpoint)
-        netconf = ApiNode(tmp_path, ready, kubeconfig).netconf()
-        conflist = {"cniVersion": "1.1.0", "name": "net", "plugins": [netconf]}
-        (networks / "net.conflist").write_text(json.dumps(conflist))
+        write_network(ready, tmp_path, kubeconfig)
         watch = start_watch(ready, tmp_path)
         try:
             assert becomes_true(lambda: asks(proxy) >= {*GRANTED, *OF_THE_PLUGIN}), (
@@ -128,6 +149,32 @@ def test_the_watch_needs_what_its_role_grants(ready, tmp_path):
             watch.kill(signal.SIGTERM)
         refused = [one.what for one in proxy.seen if one.status == http.client.FORBIDDEN]
         assert [] == refused
+
+
+def test_the_watch_goes_on_with_a_renewed_kubeconfig(ready, tmp_path):
+    """As the installer renews it on each node, long before the token in it has run out."""
+    former = ready.token(ACCOUNT, seconds=10)
+    kubeconfig = ready.kubeconfig(ACCOUNT, token=former)
+    write_network(ready, tmp_path, kubeconfig)
+    watch, file = start_watch(ready, tmp_path), tmp_path / "bird.conf"
+    try:
+        assert becomes_true(file.exists), watch.read_tail()
+        ready.kubeconfig(ACCOUNT).replace(kubeconfig)
+        wait_until_expired(ready, former)
+        ipamctl(ready, "apply", "-f", "-", stdin=json.dumps(PEER))
+        assert becomes_true(lambda: "Global_192_0_2_200" in file.read_text()), watch.read_tail()
+    finally:
+        watch.kill(signal.SIGTERM)
+    assert "connection is unauthorized" in watch.read_tail()
+
+
+def write_network(cluster: Cluster, folder: Path, kubeconfig: Path) -> None:
+    """The network list that the watch finds."""
+    networks = folder / "net.d"
+    networks.mkdir()
+    netconf = ApiNode(folder, cluster, kubeconfig).netconf()
+    conflist = {"cniVersion": "1.1.0", "name": "net", "plugins": [netconf]}
+    (networks / "net.conflist").write_text(json.dumps(conflist))
 
 
 def start_watch(cluster: Cluster, folder: Path) -> Daemon:

@@ -13,7 +13,7 @@ from cni_ipam.ctl.networks import NodeSettings
 from cni_ipam.datastore import keys
 from cni_ipam.routes.plan import RouteSettings
 from integration.network import find_obstacle, pings
-from integration.routes.keeping import BRIDGE, NODE, KeptNode
+from integration.routes.keeping import BRIDGE, NODE, POOL, KeptNode
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -280,6 +280,35 @@ def test_both_families_are_kept(kept):
     assert ["removed blackhole fd00:9::40/122 proto 85"] == kept.repair()
 
 
+def test_a_bridge_without_the_chained_role_keeps_its_pods(lab, tmp_path):
+    """Beside a network that has blackholes: one would take the bridge's pods from the node."""
+    kept = KeptNode(lab, tmp_path)
+    kept.add_pod()
+    pools = [{"name": "pool2", "spec": POOL | {"cidr": "10.8.0.0/24"}}]
+    ipam = {"type": "cni-ipam", "nodename": NODE, "default_pools": pools, "ipv4_pools": ["pool2"]}
+    plugins = [{**BRIDGE, "ipam": ipam}]
+    kept.write_network({"cniVersion": "1.1.0", "name": "bridged", "plugins": plugins})
+    pod = lab.namespace("pod")
+    (ip,) = kept.add("bridged", pod)["ips"]
+
+    assert ["nothing to change"] == kept.repair()
+    assert [] == kept.findings()
+    assert pings(kept.namespace, ip["address"].partition("/")[0])
+    assert 0 == kept.cnitool("del", "bridged", pod).returncode
+    assert ["nothing to change"] == kept.repair()
+
+
+def test_another_nodes_name_is_refused(kept):
+    """By its records all routes here would be left over."""
+    kept.add_pod()
+    before = kept.ours()
+
+    done = kept.routes("repair", "--node", "node9")
+
+    assert (1, before) == (done.returncode, kept.ours())
+    assert "--node is node9, but the networks of this node call it node1" in done.stderr
+
+
 def test_routes_in_a_table_of_our_own_are_kept_there(lab, tmp_path):
     """`routes.table` says where; the main table is nobody's business then."""
     kept = KeptNode(lab, tmp_path, routes={"table": 1000})
@@ -304,7 +333,7 @@ def test_where_pods_are_is_asked_again_only_after_a_change(kept):
 def _count_questions(kept, address):
     """How often it was asked after a first look, a second one, and one after a route has gone."""
     routes = RouteSettings(host=True, blackhole=True)
-    node = NodeSettings(NODE, str(kept.var_lib / "lock"), 5.0, routes, None)
+    node = NodeSettings(NODE, str(kept.var_lib / "lock"), 5.0, routes, None, frozenset())
     store = kept.open_store()
     session = SimpleNamespace(store=store, require_datastore=lambda: None)
     questions, counts = [], []

@@ -233,6 +233,7 @@ def test_the_mask_follows_the_gateway(netconf_of, keys, gateway, mask):
         ({"routes": {"host": "yes"}}, '"routes.host" is "yes", but must be true or false'),
         ({"routes": {"proto": 80}}, '"routes.proto" is 80'),
         ({"routes": {"proto": 12}}, '"routes.proto" is 12'),
+        ({"routes": {"proto": 0}}, '"routes.proto" is 0'),
         ({"routes": {"proto": 2}}, '"routes.proto" is 2'),
         ({"routes": {"proto": 256}}, '"routes.proto" is 256, but must be a whole number'),
         ({"routes": {"proto": 1.5}}, '"routes.proto" is 1.5'),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 
 import pytest
 
-from cni_ipam.ctl.bird import BirdKeeper, find_peer
+from cni_ipam.ctl.bird import BirdKeeper, find_peer, write_file
 from cni_ipam.ctl.bird_socket import BirdDown, BirdSocket
 from cni_ipam.ctl.main import run
 from cni_ipam.errors import OperatorError
@@ -96,6 +97,27 @@ def test_a_refused_text_is_taken_back(keeper, bird, tmp_path):
     bird.answers["configure"] = DONE
     keeper.update("good")
     assert ("good", 3) == ((tmp_path / "bird.conf").read_text(), len(bird.heard))
+
+
+def test_a_refused_text_is_tried_again_after_a_while(keeper, bird, tmp_path, monkeypatch):
+    """The cause may have been in another file, and is mended."""
+    monkeypatch.setattr("cni_ipam.ctl.bird.INTERVAL_SECONDS", 0.0)
+    bird.answers["configure"] = REFUSED
+    with pytest.raises(OperatorError):
+        keeper.update("text")
+    bird.answers["configure"] = DONE
+    keeper.update("text")
+    assert "text" == (tmp_path / "bird.conf").read_text()
+
+
+def test_what_is_no_file_is_written_to(tmp_path):
+    """And not replaced by one, as /dev/stdout would be."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_file(str(pipe), "text")
+    assert (b"text", True) == (os.read(reader, 9), pipe.is_fifo())
+    os.close(reader)
 
 
 def test_a_refused_first_text_leaves_no_file(keeper, bird, tmp_path):

@@ -150,3 +150,12 @@ def test_a_wrong_setting_is_refused_in_the_plugins_words(folder):
 
     with pytest.raises(NetconfError, match=r'"ipam\.routes\.proto" is 12'):
         folder.settings()
+
+
+def test_a_network_whose_pods_a_blackhole_would_cut_off_is_known(folder):
+    """A bridge without the chained role, beside one that has it."""
+    folder.put("a", delegate("bridge"), chained())
+    folder.put("b", delegate("bridge"))
+    folder.put("c", delegate())
+
+    assert frozenset({"b"}) == folder.settings().unheld_networks

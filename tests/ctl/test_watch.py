@@ -14,7 +14,7 @@ from cni_ipam.ctl import watch
 from cni_ipam.ctl.watch import Follower, Watch
 from cni_ipam.datastore.memory import MemoryDatastore
 from cni_ipam.datastore.port import ABSENT, Range, Write
-from cni_ipam.errors import DatastoreUnavailable
+from cni_ipam.errors import DatastoreUnavailable, OperatorError, Unauthorized
 
 PATIENCE_SECONDS = 10.0
 
@@ -74,7 +74,7 @@ def running(follower, store=None, say=None):
     """The loop in this process's main thread is the test's helper: it runs in another one, so it
     gets no signals."""
     store = store or MemoryDatastore()
-    made = Watch(lambda: store, [follower], say or (lambda _: None))
+    made = Watch(lambda: store, [follower], say or (lambda _: None), lambda: None)
     thread = threading.Thread(target=made.run)
     thread.start()
     try:
@@ -199,7 +199,7 @@ def test_a_watch_that_fails_is_begun_again():
             raise failures.pop()
         return store
 
-    made = Watch(open_store, [follower], lambda _: None)
+    made = Watch(open_store, [follower], lambda _: None, lambda: None)
     thread = threading.Thread(target=made.run)
     thread.start()
     assert follower.is_noted(1)
@@ -212,6 +212,45 @@ def test_a_watch_that_fails_is_begun_again():
     assert not thread.is_alive()
 
 
+def test_stores_that_cannot_be_watched_are_not_kept():
+    """However long that lasts."""
+    store, tries = MemoryDatastore(), threading.Semaphore(0)
+
+    def refuse(_prefix):
+        tries.release()
+        raise DatastoreUnavailable("away")
+
+    store.watch = refuse
+    follower = Counting()
+    with running(follower, store) as made:
+        for _ in range(3):
+            assert tries.acquire(timeout=PATIENCE_SECONDS)
+        assert len(made._stores) <= 1
+
+
+@pytest.mark.parametrize(
+    ("failure", "is_renewed"),
+    [
+        (DatastoreUnavailable("away"), True),
+        (Unauthorized("who are you?"), True),
+        (OperatorError("BIRD is down"), False),
+    ],
+)
+def test_a_datastore_that_was_not_reached_is_looked_for_anew(failure, is_renewed):
+    """Its token or certificate may have been replaced meanwhile; a BIRD that is down says nothing
+    about it."""
+    renewed = threading.Event()
+    follower = Counting(failure, prefixes=())
+    made = Watch(MemoryDatastore, [follower], lambda _: None, renewed.set)
+    thread = threading.Thread(target=made.run)
+    thread.start()
+    assert follower.acts(2)
+    made.end()
+    thread.join(PATIENCE_SECONDS)
+
+    assert is_renewed == renewed.is_set()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_end_it(number):
     """And who handled them before does so again."""
@@ -222,7 +261,7 @@ def test_signals_end_it(number):
     )
     killer.start()
 
-    Watch(MemoryDatastore, [follower], lambda _: None).run()
+    Watch(MemoryDatastore, [follower], lambda _: None, lambda: None).run()
 
     assert 1 == follower.acted
     assert former == signal.getsignal(number)

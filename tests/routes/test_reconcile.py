@@ -69,9 +69,9 @@ def at(*devices, address=POD):
     return {parse_address(address): devices}
 
 
-def judge(known, *found, settings=SETTINGS, devices=None, networks=None):
+def judge(known, *found, settings=SETTINGS, devices=None, networks=None, unheld=()):
     """State, route and changes of each judgement, as texts."""
-    judged = reconcile(known, settings, found, devices or {}, networks)
+    judged = reconcile(known, settings, found, devices or {}, networks, unheld=unheld)
     for one in judged:
         assert bool(one.text) == (one.state != OK)
     return [(one.state, str(one.route), [str(change) for change in one.changes]) for one in judged]
@@ -91,6 +91,31 @@ def test_a_missing_blackhole_is_added(block):
     wanted = f"blackhole {block} proto 85"
 
     assert [(MISSING, wanted, [f"add {wanted}"])] == judge(records(own=[block]))
+
+
+@pytest.mark.parametrize("pods", [(), (allocation(POD, network="bridged"),)])
+def test_a_network_without_blackholes_gets_none(pods):
+    """Its pods lie behind their bridge's route, and an empty block may be theirs next."""
+    known = records(allocations=pods)
+
+    assert [] == judge(known, networks=["net"], unheld=["bridged"])
+
+
+def test_beside_such_a_network_the_blocks_of_others_pods_are_held():
+    """Only a pod of the other network would be cut off."""
+    wanted = f"blackhole {BLOCK} proto 85"
+    known = with_pod()
+
+    found = judge(known, host(POD), devices=at(VETH0), networks=["net"], unheld=["bridged"])
+
+    assert (MISSING, wanted, [f"add {wanted}"]) in found
+
+
+def test_beside_such_a_network_a_blackhole_stays():
+    """That of a block whose last pod has gone is the next one's."""
+    found = judge(records(), blackhole(BLOCK), unheld=["bridged"])
+
+    assert [(OK, f"blackhole {BLOCK} proto 85", [])] == found
 
 
 def test_a_blackhole_that_is_there_is_fine():

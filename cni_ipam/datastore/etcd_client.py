@@ -241,11 +241,13 @@ class EtcdClient:
 
     def _find_tls(self) -> Tls | None:
         """What encrypted connections share. Raises InputOutputError, NetconfError."""
-        if self._tls is None and self._endpoint.scheme == "https":
+        # A stream in another thread may forget it meanwhile.
+        tls = self._tls
+        if tls is None and self._endpoint.scheme == "https":
             from cni_ipam.lean.tls import BadCredentials, Tls
 
             try:
-                self._tls = Tls(self._credentials)
+                tls = self._tls = Tls(self._credentials)
             except BadCredentials as bad:
                 key = _KEY_OF_PART[bad.part]
                 path = getattr(self._credentials, f"{bad.part}_file") or "(a text)"
@@ -254,7 +256,7 @@ class EtcdClient:
                 raise NetconfError(
                     f"{key} {path}: {bad.why}", "it must hold what its name says, in PEM"
                 ) from bad
-        return self._tls
+        return tls
 
     def _forget_tls(self, failure: Exception) -> None:
         """Whoever was not trusted may have another certificate by the next request."""

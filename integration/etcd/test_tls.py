@@ -16,6 +16,11 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives import serialization
 
+from cni_ipam.datastore import keys
+from cni_ipam.datastore.etcd import EtcdDatastore
+from cni_ipam.datastore.port import Range
+from cni_ipam.errors import Unauthorized
+from cni_ipam.lean.http import Credentials, parse_endpoint
 from integration.etcd.certificates import Pair, make_certificates
 from integration.etcd.node import EtcdNode, put_node, put_pool, read_records
 from integration.etcd.refusal import assert_refused, at_once, unchanged
@@ -77,8 +82,7 @@ def shown(certificates: Certificates, pair: Pair) -> Iterator[None]:
     server = certificates.server
     good = (server.cert.read_bytes(), server.key.read_bytes())
     try:
-        server.cert.write_bytes(pair.cert.read_bytes())
-        server.key.write_bytes(pair.key.read_bytes())
+        copy(pair, server)
         yield
     finally:
         server.cert.write_bytes(good[0])
@@ -227,6 +231,28 @@ def test_a_client_that_etcd_does_not_trust_is_refused(refuse, own_certificates, 
     pair = getattr(own_certificates, which)
     files = settings | {CERT: str(pair.cert), KEY: str(pair.key)}
     refuse(files, 110, UNTRUSTED, "the server refuses our certificate: ", CERT, KEY)
+
+
+def test_a_long_lived_client_takes_up_a_renewed_certificate(etcd, own_certificates, tmp_path):
+    """Under the same names, once the former one is refused."""
+    given = Pair(tmp_path / "cert.pem", tmp_path / "key.pem")
+    files = Credentials(
+        ca_file=str(own_certificates.ca), cert_file=str(given.cert), key_file=str(given.key)
+    )
+    copy(own_certificates.foreign_client, given)
+    store = EtcdDatastore([parse_endpoint(etcd.endpoints[0])], files)
+    with contextlib.closing(store):
+        with pytest.raises(Unauthorized, match="the server refuses our certificate"):
+            store.read([Range(keys.POOLS, prefix=True)])
+        copy(own_certificates.client, given)
+        ((entry,),) = store.read([Range(keys.POOLS, prefix=True)])
+    assert f"{keys.POOLS}pool1" == entry.key
+
+
+def copy(pair: Pair, place: Pair) -> None:
+    """Certificate and key stand there, too."""
+    place.cert.write_bytes(pair.cert.read_bytes())
+    place.key.write_bytes(pair.key.read_bytes())
 
 
 # Not the scheme that the server speaks.

@@ -30,7 +30,7 @@ from cni_ipam.core.address import Address, parse_address, parse_cidr, parse_netw
 from cni_ipam.errors import DecodeError, NetconfError, NetworkNameInvalid
 from cni_ipam.lean.json import quote_ascii
 from cni_ipam.lean.record import record
-from cni_ipam.routes.plan import RouteSettings
+from cni_ipam.routes.plan import MAIN_TABLE, RouteSettings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -299,7 +299,7 @@ def parse_routes(fields: Fields, *, ours: bool) -> RouteSettings:
         host=routes.flag("host", ours),
         blackhole=routes.flag("blackhole", ours),
         proto=proto,
-        table=routes.whole("table", 254, 1, 2**32 - 1),
+        table=routes.whole("table", MAIN_TABLE, 1, 2**32 - 1),
     )
 
 

@@ -34,6 +34,7 @@ from cni_ipam.routes.peers import (
     as_number_of,
     choose_sessions,
 )
+from cni_ipam.routes.plan import MAIN_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -58,7 +59,6 @@ _NOT_HEEDED = {
 _FOR_A_NODE = "node."
 # BGP tells it in 12 bits; BIRD would cut a longer one, or refuse the file.
 _LONGEST_RESTART_SECONDS = 4095
-_MAIN_TABLE = 254
 
 
 @dataclass(frozen=True)
@@ -181,10 +181,10 @@ def _check_cidr(resource: Resource) -> list[FieldError]:
 
 
 def _check_table(table: int, found: BgpRecords) -> None:
-    if table != _MAIN_TABLE:
+    if table != MAIN_TABLE:
         found.left_out.append(
             f"routes.table {table}: peers hear of no route in it, as BIRD reads table "
-            f"{_MAIN_TABLE} alone: leave routes.table out"
+            f"{MAIN_TABLE} alone: leave routes.table out"
         )
 
 

@@ -72,13 +72,14 @@ class Session:
 
         Raises OperatorError if its networks call it otherwise: by another's records the routes of
         all pods here would be left over."""
-        own = find_own_name(read_networks(self._wishes, self._environ))
+        networks = read_networks(self._wishes, self._environ)
+        own = find_own_name(networks)
         if name is not None and own not in (None, name):
             raise OperatorError(
                 f"--node is {name}, but the networks of this node call it {own}",
                 "leave --node out; another node's routes are looked after there",
             )
-        return self.find_node(name)
+        return find_node_settings(networks, self.place.datastore, name)
 
     @property
     def now(self) -> int:

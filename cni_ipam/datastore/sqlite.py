@@ -25,7 +25,7 @@ from cni_ipam.errors import (
     InputOutputError,
     NetconfError,
 )
-from cni_ipam.lean.folder import make_folder_of
+from cni_ipam.lean.folder import identify, make_folder_of
 from cni_ipam.lean.sqlite import Connection, Error, OperationalError, ProgrammingError, connect
 
 TYPE_CHECKING = False
@@ -206,7 +206,7 @@ class SqliteDatastore:
 
     def _open(self, *, create: bool) -> Connection | None:
         """The connection to a store that is ours, or None if there is none to read."""
-        file = _identify(self._path)
+        file = identify(self._path)
         if self._connection is not None and file != self._file:
             # A backup was put there, or it was removed: what is committed here nobody would see.
             connection, self._connection = self._connection, None
@@ -218,7 +218,7 @@ class SqliteDatastore:
             connection = self._connect_new() if file is None else self._connect()
             try:
                 if self._recognise(connection, create=create):
-                    self._connection, self._file = connection, file or _identify(self._path)
+                    self._connection, self._file = connection, file or identify(self._path)
             finally:
                 if self._connection is None:
                     connection.close()
@@ -284,15 +284,6 @@ class SqliteDatastore:
                 time.sleep(_RETRY_SECONDS)
             else:
                 return
-
-
-def _identify(path: str) -> tuple[int, int] | None:
-    """Which file is at `path`; None if there is none. Raises OSError if that cannot be told."""
-    try:
-        found = posix.stat(path)
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _pragma(connection: Connection, name: str) -> int:

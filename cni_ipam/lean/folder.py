@@ -15,7 +15,7 @@ def make_folder_of(path: str) -> None:
     Raises OSError. Another process may make the same ones at the same time."""
     missing = []
     folder = path.rpartition("/")[0]
-    while folder and not exists(folder):
+    while folder and identify(folder) is None:
         missing.append(folder)
         folder = folder.rpartition("/")[0]
     for folder in reversed(missing):
@@ -26,10 +26,10 @@ def make_folder_of(path: str) -> None:
         posix.chmod(folder, 0o700)
 
 
-def exists(path: str) -> bool:
-    """Whether something is at `path`. Raises OSError if that cannot be told."""
+def identify(path: str) -> tuple[int, int] | None:
+    """Which file is at `path`; None if there is none. Raises OSError if that cannot be told."""
     try:
-        posix.stat(path)
+        found = posix.stat(path)
     except FileNotFoundError:
-        return False
-    return True
+        return None
+    return found.st_dev, found.st_ino

@@ -35,6 +35,10 @@ ABSENT = (errno.ESRCH, errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
 """How the kernel says that a route, its table, or its whole family is not there."""
 
 
+MAIN_TABLE = 254
+"""The kernel's, and the only one that BIRD reads."""
+
+
 @record
 class RouteSettings:
     """What to install, and the mark by which ours are known: protocol number and table."""
@@ -42,7 +46,7 @@ class RouteSettings:
     host: bool
     blackhole: bool
     proto: int = 85
-    table: int = 254
+    table: int = MAIN_TABLE
 
 
 @record

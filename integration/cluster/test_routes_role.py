@@ -93,11 +93,11 @@ def try_ipamctl(cluster: Cluster, *words: str, stdin: str = "") -> Done:
 
 def test_a_node_of_the_cluster_is_not_deleted(ready):
     """It is Kubernetes' own: nothing that it holds is given up either."""
-    tunnel = {
+    held = {
         "spec": {"cidr": "10.77.0.0/29", "node": NODE, "state": "confirmed", "deleted": "false"}
     }
-    tunnel |= {"kind": "BlockAffinity", "metadata": {"name": f"{NODE}-10-77-0-0-29"}}
-    create(ready, f"{GROUP}/blockaffinities", tunnel | {"apiVersion": GROUP.removeprefix("/apis/")})
+    held |= {"kind": "BlockAffinity", "metadata": {"name": f"{NODE}-10-77-0-0-29"}}
+    create(ready, f"{GROUP}/blockaffinities", held | {"apiVersion": GROUP.removeprefix("/apis/")})
 
     done = try_ipamctl(ready, "delete", "node", NODE)
 

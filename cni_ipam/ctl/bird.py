@@ -19,7 +19,7 @@ from cni_ipam.core.address import BITS, parse_address
 from cni_ipam.ctl.bgp_records import make_bird_config
 from cni_ipam.ctl.bird_socket import DEFAULT_SOCKET, BirdDown, BirdSocket
 from cni_ipam.ctl.output import format_box
-from cni_ipam.ctl.watch import Follower
+from cni_ipam.ctl.watch import Follower, Reading
 from cni_ipam.datastore import keys
 from cni_ipam.errors import OperatorError
 from cni_ipam.ipam.query import read_host
@@ -27,6 +27,7 @@ from cni_ipam.routes.peers import GLOBAL, MESH, NODE
 
 if TYPE_CHECKING:
     from cni_ipam.core.address import Address
+    from cni_ipam.ctl.bgp_records import BirdConfig
     from cni_ipam.ctl.networks import NodeSettings
     from cni_ipam.ctl.session import Session
     from cni_ipam.datastore.port import Entry
@@ -175,6 +176,7 @@ class KeptBird(Follower):
         self._node = node
         self._session = session
         self._keeper = BirdKeeper(path, socket_path)
+        self._made = Reading(self._make)
         self._left_out: tuple[str, ...] = ()
         self._own = tuple(keys.affinities_prefix(node.name, version) for version in BITS)
         records = (keys.BGP_CONFIGURATIONS, keys.BGP_PEERS, keys.NODES, keys.POOLS)
@@ -184,8 +186,7 @@ class KeptBird(Follower):
 
     def follow(self) -> list[str]:
         """See Follower."""
-        store = self._session.store
-        made = make_bird_config(store, self._node, read_host(store, self._node.name).own)
+        made = self._made.get()
         for line in made.left_out:
             if line not in self._left_out:
                 print(f"left out: {line}", file=sys.stderr)
@@ -196,6 +197,14 @@ class KeptBird(Follower):
         """Other nodes' blocks don't matter. See Follower."""
         key = change if isinstance(change, str) else change.key
         return not key.startswith(keys.HOST_AFFINITIES) or key.startswith(self._own)
+
+    def note_change(self) -> None:
+        """See Follower."""
+        self._made.note_change()
+
+    def _make(self) -> BirdConfig:
+        store = self._session.store
+        return make_bird_config(store, self._node, read_host(store, self._node.name).own)
 
 
 def describe_change(former: str, text: str) -> str:

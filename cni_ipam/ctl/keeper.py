@@ -11,10 +11,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cni_ipam.ctl.watch import Follower
+from cni_ipam.ctl.watch import Follower, Reading
 from cni_ipam.datastore import keys
 from cni_ipam.datastore.port import Range
-from cni_ipam.errors import CniIpamError, RouteError
+from cni_ipam.errors import RouteError
 from cni_ipam.ipam.query import read_host
 from cni_ipam.lean.lock import HostLock
 from cni_ipam.routes.events import RouteEvents
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 INTERVAL_SECONDS = 30.0
 """How often the kernel's routes are looked at where nothing tells of a change."""
-RECORDS_SECONDS = 60.0
-"""How old the records may grow where nothing tells of a change."""
 LASTING_SECONDS = 5.0
 """How long something must be wrong until it is told: a pod that starts lacks its route, too."""
 
@@ -128,9 +126,7 @@ class KeptRoutes(Follower):
 
     def __init__(self, keeper: Keeper) -> None:
         self._keeper = keeper
-        self._records: HostRecords | None = None
-        self._read_at = 0.0
-        self._is_stale = True
+        self._records = Reading(keeper.read_records)
         self._places: frozenset[Cidr] = frozenset()
         self._refused: list[str] = []
         self._troubles: dict[str, float] = {}
@@ -144,42 +140,27 @@ class KeptRoutes(Follower):
 
     def concerns(self, change: Entry | str) -> bool:
         """Whether the node has or had a part in a record."""
-        return concerns(change, self._keeper.node.name, self._records)
+        return concerns(change, self._keeper.node.name, self._records.latest)
 
     def note_change(self) -> None:
-        """The records are read anew."""
-        self._is_stale = True
+        """See Follower."""
+        self._records.note_change()
 
     def follow(self) -> list[str]:
         """One line for each change, and for what cannot be mended."""
-        judged = self._keeper.look(self._get_records())
+        if not self._records.is_due:
+            self._keeper.require_answer()
+        judged = self._keeper.look(self._records.get())
         lines, refused = [], []
         if list_changes(judged):
             mended = self._keeper.mend()
-            self._records, judged = mended.records, mended.judgements
+            self._records.latest, judged = mended.records, mended.judgements
             lines = [change.when_done for change in mended.done]
             refused = [error.msg for error in mended.errors]
         lines += [text for text in refused if text not in self._refused]
         self._refused = refused
         self._places = frozenset([one.route.cidr for one in judged])
         return lines + self._find_lasting(judged)
-
-    def _get_records(self) -> HostRecords:
-        """The records, which may be old as long as nothing tells of a change and the datastore
-        answers. Raises what reading raises."""
-        now = time.monotonic()
-        if self._records is None or self._is_stale or now - self._read_at > RECORDS_SECONDS:
-            # Before reading: a change that comes meanwhile is not in what is read.
-            self._is_stale = False
-            try:
-                self._records = self._keeper.read_records()
-            except CniIpamError:
-                self._is_stale = True
-                raise
-            self._read_at = now
-        else:
-            self._keeper.require_answer()
-        return self._records
 
     def _matters(self, route: FoundRoute) -> bool:
         """Whether news of a route is about one of ours, or about the place of one."""

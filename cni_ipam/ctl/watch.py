@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from contextlib import closing, contextmanager, suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from cni_ipam.errors import CniIpamError, DatastoreUnavailable, Unauthorized
 
@@ -38,6 +38,44 @@ PAUSE_SECONDS = 2.0
 """How long what failed rests."""
 GATHER_SECONDS = 0.1
 """How long to wait for further changes: one seldom comes alone."""
+RECORDS_SECONDS = 60.0
+"""How old the records may grow where nothing tells of a change."""
+T = TypeVar("T")
+
+
+class Reading(Generic[T]):
+    """What `read` made of the records, good until a change is told or it is RECORDS_SECONDS old.
+
+    Something newer that was read elsewhere may be put in the place of `latest`; its age stays."""
+
+    def __init__(self, read: Callable[[], T]) -> None:
+        self.latest: T | None = None
+        self._read = read
+        self._read_at = -math.inf
+        self._is_stale = False
+
+    @property
+    def is_due(self) -> bool:
+        """Whether `get` reads anew."""
+        return self._is_stale or time.monotonic() - self._read_at > RECORDS_SECONDS
+
+    def note_change(self) -> None:
+        """The records may have changed; any thread may call this."""
+        self._is_stale = True
+
+    def get(self) -> T:
+        """The latest, read anew if that is due. Raises what reading raises; it stays due then."""
+        if self.is_due or self.latest is None:
+            # Before reading: a change that comes meanwhile is not in what is read.
+            self._is_stale = False
+            began_at = time.monotonic()
+            try:
+                self.latest = self._read()
+            except CniIpamError:
+                self._is_stale = True
+                raise
+            self._read_at = began_at
+        return self.latest
 
 
 class Follower:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import time
 
+from cni_ipam.datastore import keys
 from cni_ipam.datastore.kubernetes_client import Interrupted, LostAnswer, Refused
 from cni_ipam.datastore.kubernetes_objects import (
     find_place,
@@ -68,7 +69,8 @@ class KubernetesDatastore(KubernetesReader):
         API server has dropped the history meanwhile, of several changes only the last is seen."""
         listing = get_listing(prefix)
         entries, revision = self._list(listing)
-        return self._follow(listing, {e.key: e.revision for e in entries}, revision)
+        changes = self._follow(listing, {e.key: e.revision for e in entries}, revision)
+        return _skip_heartbeats(changes, entries) if prefix == keys.NODES else changes
 
     def close(self) -> None:
         """Let go of the connections; watches end."""
@@ -205,6 +207,21 @@ class KubernetesDatastore(KubernetesReader):
         elif listing.covers(entry.key) and known.get(entry.key) != entry.revision:
             known[entry.key] = entry.revision
             yield entry
+
+
+def _skip_heartbeats(
+    changes: Iterator[Entry | str], entries: Iterable[Entry]
+) -> Iterator[Entry | str]:
+    """The changes without those that leave a record as it was, given the `entries` of before: a
+    node's object changes with each heartbeat of its kubelet, of which the record says nothing."""
+    values = {entry.key: entry.value for entry in entries}
+    for change in changes:
+        if isinstance(change, str):
+            values.pop(change, None)
+            yield change
+        elif values.get(change.key) != change.value:
+            values[change.key] = change.value
+            yield change
 
 
 def _get_place(key: str) -> Place:

@@ -41,6 +41,7 @@ OWN = "/calico/ipam/v2/host/node1/ipv4/block/"
 CLAIMED = '{"state":"confirmed","deleted":false}'
 HANDLE = keys.HANDLES + "net.c1"
 HELD = '{"block":{"10.0.0.0/30":1},"deleted":false}'
+OTHER_NODE = '{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node9"}}'
 
 
 @pytest.fixture(scope="module")
@@ -312,3 +313,22 @@ class TestLists:
         store.commit([Write(keys.HANDLES + "net.a", HELD, ABSENT)])
         found += [entry.key for page in pages for entry in page]
         assert [keys.HANDLES + name for name in names] == found
+
+
+class TestWatches:
+    """A node's object says more than its record."""
+
+    def test_a_heartbeat_of_a_node_is_no_change(self, store, defined):
+        """Though its object has another revision after each."""
+        changes = store.watch(keys.NODES)
+        try:
+            defined.kubectl("create", "-f", "-", stdin=OTHER_NODE)
+            made = next(changes)
+            beat = '{"status": {"conditions": [{"type": "Ready", "status": "True"}]}}'
+            defined.kubectl("patch", "node", "node9", "--subresource=status", f"-p={beat}")
+            defined.kubectl("label", "node", "node9", "row=3")
+            labelled = next(changes)
+        finally:
+            defined.kubectl("delete", "node", "node9")
+        assert [f"{keys.NODES}node9"] * 2 == [made.key, labelled.key]
+        assert (False, True) == ('"row": "3"' in made.value, '"row": "3"' in labelled.value)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import re
 import stat
+from types import SimpleNamespace
 
 import pytest
 
 from cni_ipam.core.affinity import PENDING
-from cni_ipam.ctl.bird import describe_change, write_file
+from cni_ipam.ctl.bird import KeptBird, describe_change, write_file
+from cni_ipam.ctl.bird_socket import BirdDown
+from cni_ipam.ctl.networks import NodeSettings
 from cni_ipam.datastore import keys
 from cni_ipam.datastore.port import ABSENT, Write
 from cni_ipam.errors import OperatorError
+from cni_ipam.routes.plan import RouteSettings
 
 API = "projectcalico.org/v3"
 POOLS = [
@@ -20,6 +24,7 @@ POOLS = [
     {"name": "external-pool", "cidr": "198.19.24.0/21", "blockSize": 29},
 ]
 OWN = "198.19.24.184/29"
+OURS = RouteSettings(host=True, blackhole=True)
 
 
 def resource(kind: str, name: str, **spec) -> dict:
@@ -381,3 +386,26 @@ def test_a_change_is_told_by_its_blocks_and_peers():
     after = "route 198.19.24.192/29 blackhole; protocol bgp Mesh_10_0_0_1 from"
     assert "with 198.19.24.192/29; without 198.19.24.184/29" == describe_change(before, after)
     assert "other settings" == describe_change(before, before + " x")
+
+
+# The watch
+
+
+def test_records_are_read_again_when_a_change_is_told(world):
+    """Not each time that BIRD, which is away, is tried again."""
+    path, store = world.folder / "bird.conf", world.store()
+    node = NodeSettings("node1", "", 0.0, OURS, None, frozenset())
+    session = SimpleNamespace(store=store)
+    kept = KeptBird(node, session, str(path), str(world.folder / "bird.ctl"))
+
+    def follow() -> str:
+        with pytest.raises(BirdDown):
+            kept.follow()
+        return path.read_text()
+
+    before = follow()
+    world.claim("198.19.24.200/29")
+    assert before == follow()
+    kept.note_change()
+    assert f"[ {OWN}, 198.19.24.200/29 ]" in follow()
+    store.close()

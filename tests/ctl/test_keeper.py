@@ -8,7 +8,7 @@ import pytest
 
 from cni_ipam.core.address import parse_cidr
 from cni_ipam.core.host import HostRecords
-from cni_ipam.ctl import keeper
+from cni_ipam.ctl import keeper, watch
 from cni_ipam.ctl.keeper import KeptRoutes, Mended, concerns
 from cni_ipam.datastore import keys
 from cni_ipam.datastore.port import Entry
@@ -137,7 +137,7 @@ def test_records_are_read_again_after_a_change(stub, kept):
 def test_records_are_read_again_when_they_are_old(stub, kept, clock):
     """A watch may miss something."""
     kept.follow()
-    clock.now += keeper.RECORDS_SECONDS + 1
+    clock.now += watch.RECORDS_SECONDS + 1
     kept.follow()
 
     assert 2 == stub.reads

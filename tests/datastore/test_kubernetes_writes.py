@@ -272,10 +272,12 @@ class TestLists:
 class TestWatches:
     """A watch goes on after whatever ends it."""
 
-    def follow(self, script: list[bytes], count: int) -> list[Entry | str]:
+    def follow(
+        self, script: list[bytes], count: int, prefix: str = keys.HANDLES
+    ) -> list[Entry | str]:
         with ScriptedServer(map(closing, script)) as server:
             store = open_store(server)
-            changes = store.watch(keys.HANDLES)
+            changes = store.watch(prefix)
             found = [next(changes) for _ in range(count)]
             store.close()
         return found
@@ -306,6 +308,20 @@ class TestWatches:
         """By a new list."""
         found = self.follow([listed("net.c1"), end, listed("net.c2")], 2)
         assert [KEY, Entry(keys.HANDLES + "net.c2", OURS, 6)] == found
+
+    def test_a_heartbeat_of_a_node_is_no_change(self) -> None:
+        """Its object has another revision then, its record says the same."""
+        before, beaten, labelled = (
+            ok({"kind": "Node", "metadata": {"name": "n1", "resourceVersion": number} | labels})
+            for number, labels in (("1", {}), ("2", {}), ("3", {"labels": {"a": "b"}}))
+        )
+        items = [json.loads(before.partition(b"\r\n\r\n")[2])]
+        script = [
+            ok({"kind": "NodeList", "metadata": {"resourceVersion": "1"}, "items": items}),
+            chunked(event("MODIFIED", beaten) + b"\n", event("MODIFIED", labelled) + b"\n"),
+        ]
+        (found,) = self.follow(script, 1, keys.NODES)
+        assert (f"{keys.NODES}n1", 3) == (found.key, found.revision)
 
     def test_a_server_that_is_away_for_long_does_not_end_it(self) -> None:
         """Its list fails, and is asked for again."""

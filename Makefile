@@ -38,13 +38,13 @@ uninstall:  ## take everything away again, but no data
 test-unit: venv  ## no root, no network
 	$(PYTEST) tests/core --cov=cni_ipam/core --cov-branch --cov-report=
 	$(PY) -m coverage report --include='cni_ipam/core/*' --fail-under=95
-	$(PYTEST) tests --ignore=tests/core -m 'not proof'
+	$(PYTEST) tests --ignore=tests/core -m 'not proof' -n auto
 
 test-proofs: venv  ## model test, interleavings, mutants; no root, no network
-	$(PYTEST) tests -m proof
+	$(PYTEST) tests -m proof -n auto
 
 test-integration: setup build  ## the bundle, the kernel, real servers; as root
-	$(PYTEST) integration --timeout=600
+	$(PYTEST) integration --timeout=600 -n 2 --no-loadscope-reorder
 
 bench: setup build  ## against host-local, and PEER_CALICO_IPAM=/path if set
 	@$(PY) -m bench.bench

@@ -331,4 +331,4 @@ class TestWatches:
         finally:
             defined.kubectl("delete", "node", "node9")
         assert [f"{keys.NODES}node9"] * 2 == [made.key, labelled.key]
-        assert (False, True) == ('"row": "3"' in made.value, '"row": "3"' in labelled.value)
+        assert (False, True) == ('"row":"3"' in made.value, '"row":"3"' in labelled.value)

@@ -28,12 +28,6 @@ if TYPE_CHECKING:
 CHEAP_PASSWORDS = "--bcrypt-cost=4"
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items):
-    """What looks at the whole run comes last."""
-    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     report = yield

@@ -128,9 +128,14 @@ class EtcdClient:
             connect_seconds = CONNECT_SECONDS[min(tries // len(self._endpoints), 3)]
             # A write that is given up too early costs more than waiting for it.
             is_hasty = tries < len(self._endpoints) > 1 and not is_write
-            answer_seconds = FIRST_ANSWER_SECONDS if is_hasty else ANSWER_SECONDS
+            answer_seconds, until = ANSWER_SECONDS, deadline
+            if is_hasty:
+                answer_seconds = FIRST_ANSWER_SECONDS
+                # Whoever has little time has some for each member.
+                left = deadline - time.monotonic()
+                until -= left - left / (len(self._endpoints) - tries)
             try:
-                return self._ask(path, body, connect_seconds, answer_seconds, deadline)
+                return self._ask(path, body, connect_seconds, answer_seconds, until)
             except _Unserved as failure:
                 failures[self._endpoint] = failure
                 self.move_on()

@@ -51,6 +51,8 @@ def assign_from_others(
     taken = 0
     later: list[Foreign] = []
     for page in _foreign_pages(attempt, chosen):
+        own = [found for found in page if found.block.affinity == mine]
+        taken += _borrow(attempt, own, count - taken, reserved)
         taken += _take_back(attempt, chosen, page, count - taken, reserved)
         usable = [found for found in page if not strict or found.block.affinity == mine]
         first = [found for found in usable if found.rank == 0]
@@ -73,9 +75,21 @@ def _rank(found: Foreign) -> int:
 def _borrow(attempt: Attempt, page: Sequence[Foreign], count: int, reserved: Reservations) -> int:
     taken = 0
     for found in page:
-        if taken < count and found.block.cidr not in attempt.changed:
-            taken += attempt.take(found.block, found.revision, count - taken, reserved)
+        if taken == count or found.block.cidr in attempt.changed:
+            continue
+        got = attempt.take(found.block, found.revision, count - taken, reserved)
+        if got and found.block.affinity == attempt.wish.affinity:
+            _restore_affinity(attempt, found.block)
+        taken += got
     return taken
+
+
+def _restore_affinity(attempt: Attempt, block: Block) -> None:
+    """Give an own block its affinity back if that is lost, as Calico does: only by both records
+    it is the host's for whoever makes routes."""
+    cidr = block.cidr
+    if cidr not in attempt.view.affinities and _read_affinity(attempt, block) == []:
+        attempt.draft.confirm(Affinity(attempt.wish.kind, attempt.wish.host, cidr), ABSENT)
 
 
 def _take_back(
@@ -144,7 +158,8 @@ def _is_idle(attempt: Attempt, block: Block) -> bool:
 
 def _foreign_pages(attempt: Attempt, chosen: Sequence[Pool]) -> Iterator[list[Foreign]]:
     """Others' blocks in the pools, page by page; they become known to `attempt`. The host's own
-    are among them if another process of its claimed them since this attempt began."""
+    are among them if another process of its claimed them since this attempt began, or if their
+    affinity is lost."""
     prefix = keys.blocks_prefix(chosen[0].cidr.version)
     for page in attempt.store.pages(prefix, PAGE_SIZE):
         found = [_decode(attempt, chosen, entry) for entry in page]

@@ -105,6 +105,17 @@ class TestReads:
         assert (1, 1) == (len(bad.requests), len(good.requests))
         assert time.monotonic() - started < 3
 
+    def test_a_short_budget_is_shared_among_the_members(self) -> None:
+        """Two silent ones leave the third its part, as of the little time that a STATUS has."""
+        with (
+            ScriptedServer([SILENCE]) as first,
+            ScriptedServer([SILENCE]) as second,
+            ScriptedServer([ok(NOTHING)]) as good,
+        ):
+            store = open_store(first, second, good, budget_seconds=1.5, is_short_lived=True)
+            assert [[]] == store.read(READ)
+            store.close()
+
     def test_an_election_is_waited_for(self) -> None:
         """Without a leader the request is repeated."""
         entries, server = read_through(UNAVAILABLE, UNAVAILABLE, ok(NOTHING))

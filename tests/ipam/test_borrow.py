@@ -8,11 +8,23 @@ import pytest
 
 from cni_ipam.core.address import parse_cidr
 from cni_ipam.core.moment import SECOND
+from cni_ipam.datastore import keys
 from cni_ipam.errors import StrictAffinity
 from cni_ipam.ipam.affinity import claim_blocks
 from cni_ipam.ipam.departure import release_node
 from cni_ipam.ipam.release import release
-from tests.ipam.world import NOW, Overtaken, add, blocks_of, findings, put_config, put_pool
+from tests.ipam.world import (
+    NOW,
+    Overtaken,
+    add,
+    blocks_of,
+    find,
+    findings,
+    put,
+    put_config,
+    put_pool,
+    remove,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,3 +86,31 @@ def test_a_block_whose_owner_left_while_it_cooled_down_is_claimed(store):
     assert ["10.0.0.0"] == add(store, "c2", "node2", now=NOW + 7 * SECOND)
     assert ["10.0.0.0/30"] == blocks_of(store, "node2")
     assert [] == findings(store)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_an_own_block_gets_its_lost_affinity_back(store, strict):
+    """A hand took it away. An idle block of another host is left alone meanwhile."""
+    put_pool(store, "pool1", "10.0.0.0/29", blockSize=30)
+    put_config(store, strict_affinity=strict)
+    own, other = (parse_cidr(text) for text in ("10.0.0.4/30", "10.0.0.0/30"))
+    claim_blocks(store, "node1", own, NOW)
+    claim_blocks(store, "node2", other, NOW)
+    remove(store, keys.affinity_key("node1", own))
+
+    assert ["10.0.0.4"] == add(store, now=NOW + 70 * SECOND)
+    assert ["10.0.0.4/30"] == blocks_of(store, "node1")
+    assert ["10.0.0.0/30"] == blocks_of(store, "node2")
+    assert [] == findings(store)
+
+
+def test_an_affinity_that_cannot_be_read_is_left_as_it_is(store):
+    """Its block serves all the same."""
+    put_pool(store, "pool1", "10.0.0.0/30", blockSize=30)
+    own = parse_cidr("10.0.0.0/30")
+    claim_blocks(store, "node1", own, NOW)
+    key = keys.affinity_key("node1", own)
+    put(store, key, "no affinity")
+
+    assert ["10.0.0.0"] == add(store)
+    assert "no affinity" == find(store, key).value

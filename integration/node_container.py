@@ -76,7 +76,8 @@ class Pod:
     def __init__(self, folder, api, host="127.0.0.1"):
         self.image = folder / "image"
         self.node = folder / "the node"
-        self.list = folder / "network.conflist"
+        self.list = folder / "given" / "network.conflist"
+        self.list.parent.mkdir()
         (self.image / "packaging").mkdir(parents=True)
         (self.image / "conf").mkdir()
         for script in ("install.sh", "install-node.sh"):

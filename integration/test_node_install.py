@@ -152,13 +152,36 @@ def test_the_clusters_network_list_comes_before_the_images(pod):
     assert own == json.loads((pod.node / LIST).read_text())
 
 
-@pytest.mark.parametrize("text", ["{", "{}", '{"name": "x", "plugins": []}', "[]"])
+PTP = '{"name": "x", "plugins": [{"type": "ptp"}]}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", " \n", "{", "{}", "[]", "[1]", PTP * 2, f"[{PTP}]", f"\ufeff{PTP}"),
+        *('{"name": "x", "plugins": []}', '{"name": "x", "plugins": "abc"}'),
+        *('{"name": "x", "plugins": {"type": "ptp"}}', '{"name": "x", "plugins": [{}]}'),
+        *(
+            '{"name": "", "plugins": [{"type": "ptp"}]}',
+            '{"name": 1, "plugins": [{"type": "ptp"}]}',
+        ),
+    ],
+)
 def test_a_network_list_that_is_none_is_refused_before_anything_changes(pod, text):
     """It would take the node's other networks with it."""
     pod.list.write_text(text)
     done = pod.call("install")
     assert 1 == done.returncode
     assert "is not a network list" in done.stderr
+    assert [] == list_tree(pod.node)
+
+
+def test_a_list_under_another_name_is_not_passed_over(pod):
+    """The ConfigMap was made from a file that is called otherwise."""
+    pod.list.with_name("my.conflist").write_text(PTP)
+    done = pod.call("install")
+    assert 1 == done.returncode
+    assert "the ConfigMap has my.conflist, but no network.conflist" in done.stderr
     assert [] == list_tree(pod.node)
 
 
@@ -171,7 +194,7 @@ def test_a_missing_variable_is_named(pod, name):
 
 
 def test_the_token_is_renewed(pod):
-    """The container `token` does so again and again."""
+    """The container that stays does so again and again."""
     pod.run("install")
     with pod.running("token", RENEW_SECONDS="0.1"):
         assert becomes_true(lambda: int(pod.read_token()[6:]) >= 4, PATIENCE_SECONDS)

@@ -94,16 +94,31 @@ write_kubeconfig() {
 
 # Prints the network list for this node: that of the cluster's ConfigMap, else the image's own.
 find_network_list() {
-    local list
-    for list in "${NETWORK_LIST:-/etc/cni-ipam/network.conflist}" "$here/../conf/30-kubernetes.conflist"; do
-        if [ -e "$list" ]; then
-            jq -e '.name and (.plugins | length > 0)' "$list" >/dev/null ||
-                die "$list is not a network list: it needs a name and plugins, as JSON"
+    local list own=${NETWORK_LIST:-/etc/cni-ipam/network.conflist}
+    local given=("${own%/*}"/*)
+    if [ -e "$own" ] || ! [ -e "${given[0]}" ]; then
+        for list in "$own" "$here/../conf/30-kubernetes.conflist"; do
+            [ -e "$list" ] || continue
+            is_network_list "$list" ||
+                die "$list is not a network list: it needs a name and plugins, each with a type, as JSON"
             echo "$list"
             return
-        fi
-    done
-    die "no network list"
+        done
+        die "no network list"
+    fi
+    die "the ConfigMap has ${given[*]##*/}, but no ${own##*/}: kubectl create configmap cni-ipam --from-file=${own##*/}"
+}
+
+# A runtime that finds anything else has no network at all.
+is_network_list() {
+    local start
+    # jq passes over a byte order mark, runtimes don't.
+    read -r start <"$1" || true
+    [[ $start != $'\xef\xbb\xbf'* ]] && jq -es '
+        def is_name: type == "string" and length > 0;
+        length == 1 and (.[0] | type == "object" and (.name | is_name) and (.plugins |
+            type == "array" and length > 0 and all(.[]; type == "object" and (.type | is_name))))
+    ' "$1" >/dev/null
 }
 
 # Variables that the pod must have.

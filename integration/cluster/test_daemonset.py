@@ -260,6 +260,38 @@ REFUSED = [
 ]
 
 
+DAEMONSETS = ("daemonset.yaml", "40-under-calico.yaml", "uninstall.yaml")
+
+
+def make_daemonset(manifest):
+    """One that selects no node, so nothing runs."""
+    document = yaml.safe_load((CONF / manifest).read_text())
+    document["metadata"]["name"] = "nowhere"
+    document["spec"]["template"]["spec"]["nodeSelector"] = {"no": "where"}
+    return json.dumps(document)
+
+
+@pytest.mark.parametrize("following", DAEMONSETS)
+@pytest.mark.parametrize("former", DAEMONSETS)
+def test_a_daemonset_takes_the_place_of_another_however_that_was_made(cluster, former, following):
+    """`kubectl create` leaves no trace by which `apply` would know what to take away."""
+    cluster.kubectl("create", "-f", "-", stdin=make_daemonset(former))
+    try:
+        cluster.kubectl("apply", "-f", "-", stdin=make_daemonset(following))
+        found = cluster.get("/apis/apps/v1/namespaces/kube-system/daemonsets/nowhere")
+    finally:
+        cluster.kubectl("delete", "daemonset", "nowhere", "-n", "kube-system")
+    expected = yaml.safe_load((CONF / following).read_text())
+    assert identify(expected) == identify(found)
+
+
+def identify(daemonset):
+    """What it runs, and as whom."""
+    spec = daemonset["spec"]["template"]["spec"]
+    verbs = [c["args"] for c in spec["initContainers"] + spec["containers"]]
+    return verbs, spec["serviceAccountName"], spec["automountServiceAccountToken"]
+
+
 def make_pool(spec):
     return json.dumps(
         {

@@ -175,6 +175,10 @@ def _read_user(user: _Part, folder: str) -> dict[str, Setting]:
         if user.value.get(key):
             message = f'"{key}" of {user.name} is set, which is not supported'
             raise UnsupportedError(message, "use a token, a tokenFile or a client certificate")
+    provider = user.value.get("auth-provider")
+    if provider and not (isinstance(provider, dict) and provider.get("name") == "oidc"):
+        message = f'"auth-provider" of {user.name} is not oidc; no other is supported'
+        raise UnsupportedError(message, "use exec, a token, a tokenFile or a client certificate")
     parts = user.read_pem("client-certificate", "cert", folder)
     parts.update(user.read_pem("client-key", "key", folder))
     if token := user.text("token"):

@@ -18,7 +18,7 @@ import yaml
 
 from cni_ipam.cni.kubeconfig import interpret_kubeconfig, read_file
 from cni_ipam.cni.settings import Setting
-from cni_ipam.errors import NetconfError
+from cni_ipam.errors import DatastoreUnavailable, NetconfError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,6 +115,7 @@ def _ask_plugin(document: Any, context: str, user: str) -> dict[str, Setting]:
     from kubernetes.client import Configuration
     from kubernetes.config import ConfigException
     from kubernetes.config.kube_config import load_kube_config_from_dict
+    from urllib3.exceptions import HTTPError
 
     configuration = Configuration()
     # The package puts keys into files, and removes them only at an orderly end of the process.
@@ -123,7 +124,9 @@ def _ask_plugin(document: Any, context: str, user: str) -> dict[str, Setting]:
             load_kube_config_from_dict(  # type: ignore[no-untyped-call]
                 document, context, configuration, persist_config=False, temp_file_path=folder
             )
-        except (ConfigException, OSError, ValueError, KeyError, TypeError) as error:
+        except HTTPError as error:
+            raise DatastoreUnavailable(f"the plugin of {user} failed: {error!s:.300}") from error
+        except (AttributeError, ConfigException, OSError, ValueError, KeyError, TypeError) as error:
             complaints.append(str(error))
         texts = {
             part: read_file(file, f"the plugin's {part}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import tempfile
@@ -12,7 +13,7 @@ import yaml
 from cni_ipam.cni import kubernetes_package
 from cni_ipam.cni.fields import Fields
 from cni_ipam.cni.kubernetes_settings import find_kubernetes
-from cni_ipam.errors import NetconfError
+from cni_ipam.errors import DatastoreUnavailable, NetconfError, UnsupportedError
 from cni_ipam.lean.http import Credentials
 
 SERVER = {"server": "https://10.0.0.1:6443"}
@@ -128,6 +129,24 @@ def test_a_plugin_that_fails_is_told_with_what_it_says(write, plugin, code, expe
     with pytest.raises(NetconfError, match=expected) as raised:
         find(path)
     assert raised.value.msg.startswith(f'the plugin of user "u1" of kubeconfig {path} failed: ')
+
+
+@pytest.mark.parametrize("provider", [{"name": "gcp"}, {"name": "azure", "config": {}}, "oidc"])
+def test_a_provider_that_went_out_of_use_is_refused(write, provider):
+    """Kubernetes took them away; there is nothing that could be run by hand."""
+    path = write(kubeconfig({"auth-provider": provider}))
+    with pytest.raises(UnsupportedError, match=r'"auth-provider" of user "u1" .* is not oidc'):
+        find(path)
+
+
+def test_an_issuer_that_is_away_can_come_back(write):
+    """An expired token, and nobody who would give a new one."""
+    claims = base64.urlsafe_b64encode(b'{"exp": 1}').decode().rstrip("=")
+    issuer = {"idp-issuer-url": "http://127.0.0.1:9", "client-id": "c", "client-secret": "s"}
+    config = {"id-token": f"e30.{claims}.e30", "refresh-token": "r", **issuer}
+    path = write(kubeconfig({"auth-provider": {"name": "oidc", "config": config}}))
+    with pytest.raises(DatastoreUnavailable, match=r'the plugin of user "u1" .* failed'):
+        find(path)
 
 
 def test_a_plugin_that_is_not_there_is_told(write, plugin):

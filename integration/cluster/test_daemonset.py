@@ -317,6 +317,15 @@ def test_pools_that_break_a_rule_are_refused_in_calicos_words(ready):
     assert [] == wrong
 
 
+def test_a_pool_without_a_spec_is_refused(ready):
+    """A field that is indented too little is no field of the spec, and dropped."""
+    pool = json.loads(make_pool({}))
+    del pool["spec"]
+    done = ready.kubectl("create", "-f", "-", check=False, stdin=json.dumps(pool))
+    assert 1 == done.returncode
+    assert "spec: Required value" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

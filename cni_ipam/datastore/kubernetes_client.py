@@ -304,7 +304,9 @@ def _read(answer: Answer) -> Json:
     if answer.status in (_UNAUTHENTICATED, 403):
         raise Unauthorized(
             f"connection is unauthorized: {message}",
-            "conf/rbac.yaml has the roles that the plugin needs",
+            "the API server does not know us: the token or the certificate may have expired"
+            if answer.status == _UNAUTHENTICATED
+            else "conf/rbac.yaml and conf/rbac-default-pools.yaml have the roles that we need",
         )
     if answer.status in (404, 409, 410):
         raise Refused(answer.status, str(document.get("reason", "")), message)

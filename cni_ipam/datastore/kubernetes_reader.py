@@ -197,7 +197,11 @@ class KubernetesReader:
         except Unauthorized as unauthorized:
             # Rights are looked at first: a role may name the newer group alone.
             error = unauthorized
-        if self._is_group_certain or not self._has_only_newer():
+        try:
+            has_answer = not self._is_group_certain and self._has_only_newer()
+        except Unauthorized:  # of our own question; the first refusal says more
+            has_answer = False
+        if not has_answer:
             raise error
         return self._served(step, *arguments)
 

@@ -143,13 +143,15 @@ class TestRights:
             store.close()
         assert 3 == len(server.requests)
 
-    @pytest.mark.parametrize("refusal", [UNKNOWN, FORBIDDEN])
-    def test_a_refusal_is_told_with_calicos_words(self, refusal) -> None:
+    @pytest.mark.parametrize(
+        ("refusal", "advice"), [(UNKNOWN, "may have expired"), (FORBIDDEN, "conf/rbac.yaml")]
+    )
+    def test_a_refusal_is_told_with_calicos_words(self, refusal, advice) -> None:
         """At once, and with what to do."""
         error = fail_to_read(refusal, group=GROUP)
         assert isinstance(error, Unauthorized)
         assert error.msg.startswith("connection is unauthorized: ")
-        assert "conf/rbac.yaml" in error.details
+        assert advice in error.details
 
     @pytest.mark.parametrize("content", ["", "two words", "with\nlines", "é"])
     def test_a_file_without_a_token_is_told(self, tmp_path, content) -> None:
@@ -205,6 +207,13 @@ class TestGroups:
     def test_calicos_own_api_server_is_not_taken_for_the_newer_group(self) -> None:
         """It serves that beside the older one, and has no blocks."""
         assert isinstance(fail_to_read(FORBIDDEN, GROUP_LIST), Unauthorized)
+
+    def test_who_may_not_ask_for_groups_is_told_what_was_refused_first(self) -> None:
+        """Nobody wants to know that our own question was refused, too."""
+        other = status("403 Forbidden", "Forbidden", 'User "x" cannot get path')
+        error = fail_to_read(FORBIDDEN, other)
+        assert isinstance(error, Unauthorized)
+        assert error.msg.endswith('User "x" cannot get resource')
 
     def test_a_first_write_finds_the_group(self) -> None:
         """As a first read does."""

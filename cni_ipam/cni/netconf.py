@@ -290,6 +290,10 @@ def _gateway_and_mask(fields: Fields, *, ours: bool) -> tuple[str | Address, str
 
 def parse_routes(fields: Fields, *, ours: bool) -> RouteSettings:
     """Which routes to install, and their mark; `ours` says whose defaults. Raises NetconfError."""
+    if not ours:
+        # Calico ignores the key, so the array that host-local has there may have been left over.
+        objects = [o for o in fields.objects if not isinstance(get_key(o[1], "routes"), list)]
+        fields = Fields(tuple(objects))
     routes = fields.inner("routes")
     proto = routes.whole("proto", 85, 0, 255)
     if proto in _FOREIGN_PROTOCOLS:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MOST_BYTES = 64 * 1024 * 1024
 NOT_RECOGNIZED = "field in document is not recognized or is in the wrong location: "
 _ENDINGS = (".yaml", ".yml", ".json")
+_MERGE = "tag:yaml.org,2002:merge"
 
 
 class DocumentError(OperatorError):
@@ -112,6 +113,8 @@ def _files(path: str, *, recursive: bool) -> Iterator[str]:
 def _read(path: str) -> str:
     try:
         if path == "-":
+            if sys.stdin is None:
+                raise DocumentError("- is standard input, which is closed: name a file")
             data = sys.stdin.buffer.read(MOST_BYTES + 1)
         else:
             with open(path, "rb") as file:
@@ -200,18 +203,35 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 class _Loader(yaml.SafeLoader):
     """YAML with JSON's types and without keys that stand twice."""
 
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Put what `<<` merges into a map; its own keys go before merged ones of the same name."""
+        own = set()
+        for key_node, _ in node.value:
+            if key_node.tag == _MERGE:
+                continue
+            key = self.construct_key(key_node)
+            if key in own:
+                raise DocumentError(f'key "{key}" already set in map')
+            own.add(key)
+        super().flatten_mapping(node)
+        # Merged keys stand first, so the own ones remain; the map may be merged into others, too.
+        pairs = {self.construct_key(key_node): (key_node, value) for key_node, value in node.value}
+        node.value = list(pairs.values())
+
+    def construct_key(self, node: yaml.Node) -> str | int | float | bool:
+        """A key that JSON can have, too."""
+        key = self.construct_object(node, deep=True)
+        if not isinstance(key, (str, int, float, bool)):
+            raise yaml.constructor.ConstructorError(None, None, "a key must be a text")
+        return key
+
 
 def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> Iterator[dict[Any, Any]]:
     fields: dict[Any, Any] = {}
     yield fields
     loader.flatten_mapping(node)
     for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if not isinstance(key, (str, int, float, bool)):
-            raise yaml.constructor.ConstructorError(None, None, "a key must be a text")
-        if key in fields:
-            raise DocumentError(f'key "{key}" already set in map')
-        fields[key] = loader.construct_object(value_node, deep=True)
+        fields[loader.construct_key(key_node)] = loader.construct_object(value_node, deep=True)
 
 
 def _refuse_tag(loader: _Loader, rest: str, node: yaml.Node) -> None:

@@ -67,16 +67,7 @@ def check_config(resource: Resource) -> list[FieldError]:
     spec = with_config_defaults(resource)["spec"]
     most, cooldown = spec.get("maxBlocksPerHost") or 0, spec.get("ipCooldownSeconds") or 0
     persistence = spec.get("kubeVirtVMAddressPersistence") or "Enabled"
-    name = resource["metadata"].get("name")
     rules = (
-        (
-            name != "default",
-            FieldError(
-                "metadata.name",
-                name,
-                'Cannot create an IPAMConfiguration resource with a name other than "default"',
-            ),
-        ),
         (
             most < 0,
             FieldError("MaxBlocksPerHost", str(most), "must be greater than or equal to 0"),
@@ -100,7 +91,21 @@ def check_config(resource: Resource) -> list[FieldError]:
             FieldError("spec", None, LIMIT_NEEDS_STRICT),
         ),
     )
-    return [error for broken, error in rules if broken]
+    broken_rules = [error for broken, error in rules if broken]
+    return _check_config_metadata(resource["metadata"]) + broken_rules
+
+
+def _check_config_metadata(metadata: Resource) -> list[FieldError]:
+    """The record is the spec alone, so of its metadata there is nothing but the name."""
+    errors, name = [], metadata.get("name")
+    if name != "default":
+        reason = 'Cannot create an IPAMConfiguration resource with a name other than "default"'
+        errors.append(FieldError("metadata.name", name, reason))
+    for key in ("labels", "annotations"):
+        if metadata.get(key):
+            reason = f"an IPAMConfiguration is stored without {key}: leave them out"
+            errors.append(FieldError(f"metadata.{key}", _show_pairs(metadata[key]), reason))
+    return errors
 
 
 def with_config_defaults(resource: Resource) -> Resource:
@@ -121,8 +126,7 @@ def show_name(resource: Resource) -> str:
 
 def show_reserved(resource: Resource) -> str:
     """The CIDRs of a reservation, cut where they are too many."""
-    text = ",".join(map(str, resource["spec"].get("reservedCIDRs") or ()))
-    return text if len(text) <= LONGEST_LIST_SHOWN else text[: LONGEST_LIST_SHOWN - 3] + "..."
+    return _cut(",".join(map(str, resource["spec"].get("reservedCIDRs") or ())))
 
 
 def bgp_field(name: str) -> Callable[[Resource], str]:
@@ -143,3 +147,12 @@ def show_value(value: object) -> str:
     if value is None:
         return "<nil>"
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _show_pairs(values: object) -> str:
+    pairs = values.items() if isinstance(values, dict) else ()
+    return _cut(",".join(f"{key}={value}" for key, value in pairs) or str(values))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_LIST_SHOWN else text[: LONGEST_LIST_SHOWN - 3] + "..."

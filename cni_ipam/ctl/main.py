@@ -5,6 +5,7 @@ Errors go to stderr as one message without a trace, and the exit status is 1, as
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +15,7 @@ import typer
 from cni_ipam.ctl import bird, check, cluster, configure, crud, label, release, routes, show
 from cni_ipam.ctl.locate import Wishes
 from cni_ipam.ctl.session import Session
-from cni_ipam.errors import CniIpamError, Conflict
+from cni_ipam.errors import CniIpamError, Conflict, OperatorError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -24,17 +25,25 @@ _WITH_VALUE = (
     "--context",
 )
 _WITHOUT_VALUE = ("--allow-version-mismatch",)
+_OUTPUT_IS_LOST = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 _EVERYWHERE = "These options may also stand behind the command."
 
 
 def main() -> None:
     """Run the command of this process's arguments, and end the process."""
+    _open_closed_streams()
     try:
         status = run(sys.argv[1:], dict(os.environ), os.path.basename(sys.argv[0]))
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read has enough. Python would complain once more when it flushes at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read has enough.
+        _drop_output()
+        status = 1
+    except OSError as error:
+        if error.errno not in _OUTPUT_IS_LOST or error.filename is not None:
+            raise
+        _drop_output()
+        print(f"stdout: {error.strerror}", file=sys.stderr)
         status = 1
     sys.exit(status)
 
@@ -43,6 +52,7 @@ def run(arguments: Sequence[str], environ: Mapping[str, str], program: str = "ip
     """The exit status of one command."""
     application = typer.main.get_command(_application(environ))
     try:
+        _refuse_foreign(arguments)
         status = application.main(
             args=with_shared_options_first(arguments), prog_name=program, standalone_mode=False
         )
@@ -148,9 +158,40 @@ def _group(*commands: Callable[..., None]) -> typer.Typer:
     return group
 
 
+def _refuse_foreign(arguments: Sequence[str]) -> None:
+    """Raise OperatorError for an argument that is not UTF-8."""
+    for argument in arguments:
+        data = argument.encode("utf-8", "surrogateescape")
+        shown = data.decode("utf-8", "backslashreplace")
+        if shown != argument:
+            raise OperatorError(f"the argument '{shown}' is not UTF-8, but all arguments must be")
+
+
 def _complain(message: str) -> None:
-    sys.stdout.flush()
+    """Tell on stderr what is wrong, after all that stdout was told; even if that is lost."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError:
+        print(message, file=sys.stderr)
+        raise
     print(message, file=sys.stderr)
+
+
+def _open_closed_streams() -> None:
+    """Where the caller closed a standard stream, the next file, such as the datastore, would get
+    its number: what is said goes nowhere instead. `stdin` stays None, as there is nothing in it."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            number = os.open(os.devnull, os.O_RDWR)
+            if name != "stdin":
+                setattr(sys, name, os.fdopen(number, "w"))
+
+
+def _drop_output() -> None:
+    """What is still to be written goes nowhere: at its end Python would complain once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 
 DEFAULT_AS_NUMBER = 64512
 MESH, GLOBAL, NODE = "Mesh", "Global", "Node"
+# How a BGPPeer spells the options.
+_KEYS = {
+    "uses_node_address": "sourceAddress",
+    "keeps_next_hop": "keepOriginalNextHop",
+    "restart_seconds": "maxRestartTime",
+    "allowed_local_as": "numAllowedLocalASNumbers",
+    "ttl_hops": "ttlSecurity",
+}
 
 
 @dataclass(frozen=True)
@@ -107,18 +115,13 @@ def choose_sessions(
 ) -> list[Session]:
     """The sessions of `own`, in the order of their names."""
     found: dict[tuple[Address, int | None], Session] = {}
-    local = frozenset(own.addresses.values())
 
     def offer(session: Session) -> None:
-        neighbor = session.neighbor
-        if neighbor not in local and neighbor.version in own.addresses:
-            found.setdefault((neighbor, session.port), session)
+        if _can_have(own, session):
+            found.setdefault((session.neighbor, session.port), session)
 
-    for peering in sorted(peerings, key=lambda peering: (not peering.is_global, peering.name)):
-        if peering.selects(own):
-            kind = GLOBAL if peering.is_global else NODE
-            for session in _ends_of(peering, own, nodes, settings, kind):
-                offer(session)
+    for _, session in _written(own, nodes, peerings, settings):
+        offer(session)
     for session in _turned_round(own, nodes, peerings, settings):
         offer(session)
     explicit = {neighbor for neighbor, _ in found}
@@ -128,9 +131,55 @@ def choose_sessions(
     return sorted(found.values(), key=lambda session: session.name)
 
 
+def find_unheeded(
+    own: BgpNode, nodes: Sequence[BgpNode], peerings: Sequence[Peering], settings: BgpSettings
+) -> list[str]:
+    """The BGPPeers of `own` that want a session otherwise than one that goes before them, each with
+    what of it is not heeded."""
+    found: dict[tuple[Address, int | None], tuple[Peering, Session]] = {}
+    told: dict[str, str] = {}
+    for peering, session in _written(own, nodes, peerings, settings):
+        neighbor = session.neighbor
+        first, heeded = found.setdefault((neighbor, session.port), (peering, session))
+        lost = _find_differences(session, heeded)
+        if lost and first is not peering and _can_have(own, session):
+            reason = f"BGPPeer({first.name}) goes first and says otherwise"
+            line = (
+                f"BGPPeer({peering.name}): not heeded for {neighbor}: {', '.join(lost)}: {reason}"
+            )
+            told.setdefault(peering.name, line)
+    return list(told.values())
+
+
 def as_number_of(node: BgpNode, settings: BgpSettings) -> int:
     """The node's own AS number, or everybody's."""
     return node.as_number or settings.as_number
+
+
+def _written(
+    own: BgpNode, nodes: Sequence[BgpNode], peerings: Sequence[Peering], settings: BgpSettings
+) -> Iterator[tuple[Peering, Session]]:
+    """The sessions of the BGPPeers on whose local side a node is; what stands first is heeded."""
+    for peering in sorted(peerings, key=lambda peering: (not peering.is_global, peering.name)):
+        if peering.selects(own):
+            kind = GLOBAL if peering.is_global else NODE
+            for session in _ends_of(peering, own, nodes, settings, kind):
+                yield peering, session
+
+
+def _find_differences(session: Session, heeded: Session) -> list[str]:
+    """What a BGPPeer says of a session beside its ends, and another one otherwise."""
+    lost = [f"asNumber {session.as_number}"] if session.as_number != heeded.as_number else []
+    ours, theirs = session.options, heeded.options
+    return lost + [
+        key for name, key in _KEYS.items() if getattr(ours, name) != getattr(theirs, name)
+    ]
+
+
+def _can_have(own: BgpNode, session: Session) -> bool:
+    """Whether the other end is another node or router, and in a family that the node has."""
+    neighbor = session.neighbor
+    return neighbor not in own.addresses.values() and neighbor.version in own.addresses
 
 
 def _ends_of(

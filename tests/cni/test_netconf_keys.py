@@ -42,6 +42,22 @@ def test_calicos_name_brings_calicos_own_result(netconf_of):
     assert "/var/run/calico/ipam.lock" == netconf.lock_file
 
 
+@pytest.mark.parametrize("routes", [[], [{"dst": "0.0.0.0/0"}]])
+@pytest.mark.parametrize("beside", [{}, {"routes": {"proto": 86}}])
+def test_calicos_name_takes_host_locals_routes_as_absent(netconf_of, routes, beside):
+    """Calico ignores keys that it doesn't know, so pods would lose their network by our program."""
+    ipam = {"type": "calico-ipam", "routes": routes}
+    expected = RouteSettings(host=False, blackhole=False, **beside.get("routes", {}))
+    assert expected == netconf_of(called_as="calico-ipam", ipam=ipam, **beside).routes
+
+
+@pytest.mark.parametrize("routes", ["none", 7, {"host": "yes"}])
+def test_under_calicos_name_other_routes_are_refused_all_the_same(netconf_of, routes):
+    """They can only be meant for us."""
+    with pytest.raises(NetconfError, match=r'"ipam.routes(\.host)?" is '):
+        netconf_of(called_as="calico-ipam", ipam={"type": "calico-ipam", "routes": routes})
+
+
 def test_nothing_is_wished_for_by_default(netconf_of):
     """Lists are empty, switches are off."""
     netconf = netconf_of()

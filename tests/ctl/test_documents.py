@@ -44,6 +44,56 @@ def test_dates_and_times_stay_texts():
     assert ("10:20", "2026-11-21T10:26:22Z") == (metadata["name"], metadata["creationTimestamp"])
 
 
+OF_BASE = {"cidr": "10.0.0.0/24", "blockSize": 29}
+BASE = (
+    "- apiVersion: projectcalico.org/v3\n  kind: IPPool\n  metadata: {name: a}\n"
+    "  spec: &base {cidr: 10.0.0.0/24, blockSize: 29}\n"
+    "- apiVersion: projectcalico.org/v3\n  kind: IPPool\n  metadata: {name: b}\n  spec:\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["<<: *base", "blockSize: 30"], {**OF_BASE, "blockSize": 30}),
+        (["blockSize: 30", "<<: *base"], {**OF_BASE, "blockSize": 30}),
+        (["<<: *base", "disabled: true"], {**OF_BASE, "disabled": True}),
+        (["<<: [{blockSize: 28}, *base]"], {**OF_BASE, "blockSize": 28}),
+        (["<<: {<<: *base, blockSize: 28}"], {**OF_BASE, "blockSize": 28}),
+    ],
+)
+def test_own_keys_go_before_merged_ones(lines, expected):
+    """A merge brings what a map does not say itself, wherever it stands; the nearer one wins."""
+    found = parse_documents(BASE + "".join(f"    {line}\n" for line in lines))
+    assert [OF_BASE, expected] == [document.resource["spec"] for document in found]
+
+
+def test_a_merged_map_that_merges_another_can_be_used_again():
+    """What was merged into it is no key that stands twice."""
+    text = (
+        f"{BASE}    <<: &nearer {{<<: *base, blockSize: 28}}\n"
+        "- apiVersion: projectcalico.org/v3\n  kind: IPPool\n  spec: *nearer\n"
+    )
+    expected = {**OF_BASE, "blockSize": 28}
+    assert [expected, expected] == [
+        document.resource["spec"] for document in parse_documents(text)[1:]
+    ]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["<<: *base", "blockSize: 30", "blockSize: 30"],
+        ["<<: {blockSize: 30, blockSize: 30}", "cidr: 10.0.0.0/24"],
+    ],
+)
+def test_beside_a_merge_a_key_that_stands_twice_is_refused(lines):
+    """Among the own keys, and among those of the merged map."""
+    with pytest.raises(DocumentError) as caught:
+        parse_documents(BASE + "".join(f"    {line}\n" for line in lines))
+    assert 'key "blockSize" already set in map' == str(caught.value)
+
+
 @pytest.mark.parametrize("part", ["", "metadata:\n  ", "spec:\n  "])
 def test_an_unknown_field_is_refused(part):
     """Wherever it stands; the text is calicoctl's."""

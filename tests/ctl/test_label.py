@@ -88,6 +88,20 @@ def test_a_pool_can_be_labelled(pool):
     assert (0, "Successfully set label a on ippool pool1\n") == (result.status, result.out)
 
 
+def test_settings_cannot_be_labelled(operator):
+    """Their record has no place for it, so it is refused instead of lost."""
+    stored = '{"strict_affinity":true,"auto_allocate_blocks":true}'
+    operator.write(Write(keys.CONFIG, stored, ABSENT))
+    result = operator.types("label", "ipamconfig", "default", "a=b")
+    expected = (
+        "failed to update ipamconfig default, label not changed\n"
+        "error with field metadata.labels = 'a=b' "
+        "(an IPAMConfiguration is stored without labels: leave them out)\n"
+    )
+    assert (1, "", expected) == (result.status, result.out, result.err)
+    assert stored == operator.value(keys.CONFIG)
+
+
 def test_labels_are_stored_in_order(operator):
     """As Go writes a map, and the fields of what lies inside in Calico's order."""
     document = """

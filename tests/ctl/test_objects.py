@@ -333,6 +333,53 @@ def test_wrong_settings_are_refused(operator, name, spec, expected):
     assert operator.value(keys.CONFIG) is None
 
 
+SETTINGS = """\
+apiVersion: projectcalico.org/v3
+kind: IPAMConfiguration
+metadata:
+  name: default
+spec:
+  strictAffinity: true
+"""
+
+
+@pytest.mark.parametrize("part", ["labels", "annotations"])
+def test_settings_with_what_their_record_cannot_hold_are_refused(operator, part):
+    """Nothing is said to be applied that would be lost, be the record there or not."""
+    text = SETTINGS.replace("spec:", f"  {part}: {{a: b, c: d}}\nspec:")
+    reason = f"an IPAMConfiguration is stored without {part}: leave them out"
+    expected = (
+        "failed to apply 'IPAMConfiguration' resource: "
+        f"[error with field metadata.{part} = 'a=b,c=d' ({reason})]\n"
+    )
+    first = operator.types("apply", "-f", "-", stdin=text)
+    assert (1, expected, None) == (first.status, first.err, operator.value(keys.CONFIG))
+    assert 0 == operator.types("apply", "-f", "-", stdin=SETTINGS).status
+    second = operator.types("apply", "-f", "-", stdin=text)
+    assert (1, expected) == (second.status, second.err)
+
+
+def test_a_patch_of_settings_with_a_label_is_refused(operator):
+    """Also one that changes something else besides."""
+    operator.types("apply", "-f", "-", stdin=SETTINGS)
+    changes = '{"metadata": {"labels": {"a": "b"}}, "spec": {"maxBlocksPerHost": 3}}'
+    result = operator.types("patch", "ipamconfig", "default", "-p", changes)
+    assert 1 == result.status
+    assert "error with field metadata.labels = 'a=b' (" in result.err
+    assert "maxBlocksPerHost" not in operator.value(keys.CONFIG)
+
+
+def test_settings_can_be_applied_as_they_are_shown(operator):
+    """By us, with the revision, and by calicoctl, with a UID and a date."""
+    operator.types("apply", "-f", "-", stdin=SETTINGS)
+    stored = operator.value(keys.CONFIG)
+    ours = operator.types("get", "ipamconfig", "default", "-o", "yaml").out
+    date = '  creationTimestamp: "2026-11-21T10:26:22Z"\n'
+    calicos = SETTINGS.replace("  name: default\n", f"{date}  name: default\n  uid: u\n")
+    applied = [operator.types("apply", "-f", "-", stdin=text).status for text in (ours, calicos)]
+    assert ([0, 0], stored) == (applied, operator.value(keys.CONFIG))
+
+
 def test_deleting_a_node_gives_up_its_blocks(operator):
     """Empty ones vanish, others live on without owner."""
     operator.write(Write(keys.NODES + "node1", '{"metadata":{"name":"node1"}}', ABSENT))

@@ -7,7 +7,14 @@ from dataclasses import replace
 import pytest
 
 from cni_ipam.core.address import parse_address
-from cni_ipam.routes.peers import BgpNode, BgpSettings, Options, Peering, choose_sessions
+from cni_ipam.routes.peers import (
+    BgpNode,
+    BgpSettings,
+    Options,
+    Peering,
+    choose_sessions,
+    find_unheeded,
+)
 
 
 def node(number: int, *, six: bool = False, **fields) -> BgpNode:
@@ -22,6 +29,10 @@ NODES = [node(1), node(2), node(3, labels={"rack": "1"})]
 ALONE = BgpSettings(has_mesh=False)
 ROUTER = parse_address("192.0.2.200")
 UPLINK = Peering("uplink", address=ROUTER, as_number=64513)
+EVERY_OPTION = (
+    "sourceAddress, keepOriginalNextHop, maxRestartTime, numAllowedLocalASNumbers, ttlSecurity"
+)
+TWO_THINGS = "asNumber 5, ttlSecurity"
 
 
 def names(own: BgpNode, peerings=(), settings=ALONE, nodes=NODES) -> list[str]:
@@ -93,6 +104,62 @@ def test_a_peering_of_every_node_goes_before_one_of_some():
     special = replace(UPLINK, name="a", node="node1", as_number=64999)
     (found,) = choose_sessions(NODES[0], NODES, [special, UPLINK], ALONE)
     assert ("Global_192_0_2_200", 64513) == (found.name, found.as_number)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "loser", "lost", "winner"),
+    [
+        ("z", {"as_number": 64999}, "z", "asNumber 64999", "uplink"),
+        ("a", {"as_number": 64999}, "uplink", "asNumber 64513", "a"),
+        ("a", {"as_number": 64999, "node": "node1"}, "a", "asNumber 64999", "uplink"),
+        ("z", {"options": Options(False, True, 1, 2, 3)}, "z", EVERY_OPTION, "uplink"),
+        ("z", {"as_number": 5, "options": Options(ttl_hops=2)}, "z", TWO_THINGS, "uplink"),
+    ],
+)
+def test_a_peering_that_another_goes_before_is_named(name, fields, loser, lost, winner):
+    """With what is lost of it, and which one it is."""
+    other = replace(UPLINK, name=name, **fields)
+    reason = f"BGPPeer({winner}) goes first and says otherwise"
+    expected = f"BGPPeer({loser}): not heeded for 192.0.2.200: {lost}: {reason}"
+    assert [expected] == find_unheeded(NODES[0], NODES, [other, UPLINK], ALONE)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"node": "node1"},
+        {"node": "node2", "as_number": 64999},
+        {"port": 1790, "as_number": 64999},
+        {"address": parse_address("192.0.2.201"), "as_number": 64999},
+    ],
+)
+def test_peerings_that_agree_or_do_not_meet_are_no_matter(fields):
+    """They say the same, or are for another node, port or address."""
+    other = replace(UPLINK, name="z", **fields)
+    assert [] == find_unheeded(NODES[0], NODES, [other, UPLINK], ALONE)
+
+
+def test_a_peering_that_others_go_before_with_many_nodes_is_named_once():
+    """A selector may match hundreds."""
+    first, second = Peering("a", peer_selector="all()"), Peering("b", peer_selector="all()")
+    second = replace(second, options=Options(restart_seconds=10))
+    (line,) = find_unheeded(NODES[0], NODES, [first, second], ALONE)
+    assert line.startswith("BGPPeer(b): not heeded for 192.0.2.2: maxRestartTime: BGPPeer(a) ")
+
+
+def test_a_peering_with_two_nodes_of_one_address_does_not_go_before_itself():
+    """Which of them has the session is no matter of peerings."""
+    twins = [node(1), node(2), replace(node(2), name="twin", as_number=64999)]
+    peering = Peering("all", peer_selector="all()")
+    assert [] == find_unheeded(twins[0], twins, [peering], ALONE)
+
+
+def test_a_peering_of_a_family_that_the_node_lacks_is_not_named():
+    """Neither of the two has a session there."""
+    first = replace(UPLINK, address=parse_address("fd00::200"))
+    second = replace(first, name="z", as_number=64999)
+    assert [] == find_unheeded(NODES[0], NODES, [first, second], ALONE)
 
 
 def test_a_peering_with_a_node_takes_the_place_of_the_mesh():

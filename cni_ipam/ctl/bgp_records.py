@@ -33,13 +33,16 @@ from cni_ipam.routes.peers import (
     Peering,
     as_number_of,
     choose_sessions,
+    find_unheeded,
 )
 from cni_ipam.routes.plan import MAIN_TABLE
+from cni_ipam.routes.reconcile import find_holdable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from cni_ipam.core.address import Address, Cidr
+    from cni_ipam.core.host import HostRecords
     from cni_ipam.ctl.networks import NodeSettings
     from cni_ipam.ctl.resources import Kind, Resource
     from cni_ipam.datastore.port import Datastore, Entry
@@ -81,8 +84,8 @@ class BgpRecords:
     left_out: list[str] = field(default_factory=list)
 
 
-def make_bird_config(store: Datastore, node: NodeSettings, own: Sequence[Cidr]) -> BirdConfig:
-    """The configuration of BIRD on `node`, whose confirmed blocks are `own`.
+def make_bird_config(store: Datastore, node: NodeSettings, records: HostRecords) -> BirdConfig:
+    """The configuration of BIRD on `node`, of which `records` tell.
 
     Raises OperatorError if the node has no address for BGP, and as `read_bgp`."""
     found = read_bgp(store)
@@ -93,7 +96,7 @@ def make_bird_config(store: Datastore, node: NodeSettings, own: Sequence[Cidr]) 
     settings = _read_settings(found)
     ours = found.configurations.get(_FOR_A_NODE + node.name, {})
     common = found.configurations.get("default", {})
-    sessions = choose_sessions(speaker, list(found.nodes.values()), found.peerings, settings)
+    ends = (speaker, list(found.nodes.values()), found.peerings, settings)
     text = write_config(
         Speaker(
             node=node.name,
@@ -104,16 +107,22 @@ def make_bird_config(store: Datastore, node: NodeSettings, own: Sequence[Cidr]) 
             binds_to_address={**common, **ours}.get("bindMode") == "NodeIP",
             ignored_interfaces={**common, **ours}.get("ignoredInterfaces") or (),
         ),
-        sessions,
+        choose_sessions(*ends),
         Advertised(
-            blocks=own,
+            blocks=records.own,
             pools=found.exported,
             hidden=found.hidden,
             proto=node.routes.proto,
-            bird_owns_blackholes=not node.routes.blackhole,
+            bird_owns_blackholes=node.bird_owns_blackholes,
+            unheld=_find_unheld(node, records),
         ),
     )
-    return BirdConfig(text, tuple(found.left_out))
+    return BirdConfig(text, (*found.left_out, *find_unheeded(*ends)))
+
+
+def _find_unheld(node: NodeSettings, records: HostRecords) -> list[Cidr]:
+    held = find_holdable(records, node.unheld_networks, node.known_networks)
+    return [block for block in records.own if block not in held]
 
 
 def read_bgp(store: Datastore) -> BgpRecords:

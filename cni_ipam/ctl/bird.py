@@ -26,6 +26,8 @@ from cni_ipam.ipam.query import read_host
 from cni_ipam.routes.peers import GLOBAL, MESH, NODE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cni_ipam.core.address import Address
     from cni_ipam.ctl.bgp_records import BirdConfig
     from cni_ipam.ctl.networks import NodeSettings
@@ -68,7 +70,7 @@ def bird_config(
     """Show the configuration with which BIRD 2 tells the node's blocks to its BGP peers."""
     session: Session = context.obj
     settings = session.find_node(node)
-    made = make_bird_config(session.store, settings, read_host(session.store, settings.name).own)
+    made = make_bird_config(session.store, settings, read_host(session.store, settings.name))
     if output is None:
         sys.stdout.write(made.text)
     else:
@@ -170,22 +172,27 @@ class BirdKeeper:
 
 
 class KeptBird(Follower):
-    """What `routes watch --bird` adds to the loop."""
+    """What `routes watch --bird` adds to the loop; for `find_node` see Keeper."""
 
-    def __init__(self, node: NodeSettings, session: Session, path: str, socket_path: str) -> None:
-        self._node = node
+    def __init__(
+        self, find_node: Callable[[], NodeSettings], session: Session, path: str, socket_path: str
+    ) -> None:
+        self._node = find_node()
+        self._find_node = find_node
         self._session = session
         self._keeper = BirdKeeper(path, socket_path)
         self._made = Reading(self._make)
         self._left_out: tuple[str, ...] = ()
-        self._own = tuple(keys.affinities_prefix(node.name, version) for version in BITS)
-        records = (keys.BGP_CONFIGURATIONS, keys.BGP_PEERS, keys.NODES, keys.POOLS)
+        records = (keys.BGP_CONFIGURATIONS, keys.BGP_PEERS, keys.NODES, keys.POOLS, keys.BLOCKS)
         super().__init__(
             "bird", (keys.HOST_AFFINITIES, *records), interval_seconds=INTERVAL_SECONDS
         )
 
     def follow(self) -> list[str]:
         """See Follower."""
+        former, self._node = self._node, self._find_node()
+        if self._node is not former:
+            self._made.note_change()
         made = self._made.get()
         for line in made.left_out:
             if line not in self._left_out:
@@ -194,9 +201,14 @@ class KeptBird(Follower):
         return self._keeper.update(made.text)
 
     def concerns(self, change: Entry | str) -> bool:
-        """Other nodes' blocks don't matter. See Follower."""
+        """Other nodes' blocks don't matter, and whose pods are in the own ones only beside networks
+        that are not held. See Follower."""
         key = change if isinstance(change, str) else change.key
-        return not key.startswith(keys.HOST_AFFINITIES) or key.startswith(self._own)
+        if key.startswith(keys.BLOCKS):
+            is_here = not isinstance(change, str) and self._node.name in change.value
+            return is_here and bool(self._node.unheld_networks)
+        own = tuple(keys.affinities_prefix(self._node.name, version) for version in BITS)
+        return not key.startswith(keys.HOST_AFFINITIES) or key.startswith(own)
 
     def note_change(self) -> None:
         """See Follower."""
@@ -204,7 +216,7 @@ class KeptBird(Follower):
 
     def _make(self) -> BirdConfig:
         store = self._session.store
-        return make_bird_config(store, self._node, read_host(store, self._node.name).own)
+        return make_bird_config(store, self._node, read_host(store, self._node.name))
 
 
 def describe_change(former: str, text: str) -> str:

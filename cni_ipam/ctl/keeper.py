@@ -22,7 +22,7 @@ from cni_ipam.routes.judgement import OK
 from cni_ipam.routes.reconcile import list_pods, reconcile
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
     from typing import Self
 
     from cni_ipam.core.address import Cidr
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from cni_ipam.datastore.port import Entry
     from cni_ipam.routes.judgement import Change, Judgement, KernelRoute
     from cni_ipam.routes.plan import FoundRoute
+    from cni_ipam.routes.table import RouteTable
 
 INTERVAL_SECONDS = 30.0
 """How often the kernel's routes are looked at where nothing tells of a change."""
@@ -50,15 +51,14 @@ class Mended:
 
 
 class Keeper:
-    """Looks after the routes of one node, in the network namespace of the caller."""
+    """Looks after the routes of one node, in the network namespace of the caller; `find_node` says
+    how, and gives the same object until that has changed."""
 
-    def __init__(self, node: NodeSettings, session: Session) -> None:
-        # pyroute2 takes a quarter of a second, which other commands need not pay.
-        from cni_ipam.routes.table import RouteTable
-
-        self.node = node
+    def __init__(self, find_node: Callable[[], NodeSettings], session: Session) -> None:
+        self.node = find_node()
+        self._find_node = find_node
         self._session = session
-        self._table = RouteTable(node.routes)
+        self._table = _open_table(self.node)
         self._verified: object = None
 
     def __enter__(self) -> Self:
@@ -66,6 +66,14 @@ class Keeper:
 
     def __exit__(self, *_: object) -> None:
         self._table.close()
+
+    def refresh(self) -> NodeSettings:
+        """Work by the newest settings from now on. Raises what finding them raises."""
+        node = self._find_node()
+        if node is not self.node:
+            self._table.close()
+            self.node, self._table, self._verified = node, _open_table(node), None
+        return node
 
     def read_records(self) -> HostRecords:
         """What the datastore says of the node. Raises what reading raises, and DatastoreUnavailable
@@ -97,6 +105,7 @@ class Keeper:
             devices,
             node.routed_networks,
             unheld=node.unheld_networks,
+            known=node.known_networks,
         )
         addresses = {pod.address.host_cidr for pod in pods}
         if all(one.state == OK for one in judged if one.route.cidr in addresses):
@@ -106,18 +115,25 @@ class Keeper:
     def mend(self) -> Mended:
         """Judge anew and make the changes, under the host's lock.
 
-        Raises LockTimeout, and what reading raises; then nothing was changed."""
-        with HostLock(self.node.lock_file, self.node.lock_timeout_seconds):
-            records = self.read_records()
-            judged = self.look(records)
-            done, errors = [], []
-            for change in list_changes(judged):
-                try:
-                    self._table.apply(change)
-                except RouteError as error:
-                    errors.append(error)
-                else:
-                    done.append(change)
+        Raises LockTimeout, and what reading and `refresh` raise; then nothing was changed."""
+        while True:
+            node = self.refresh()
+            with HostLock(node.lock_file, node.lock_timeout_seconds):
+                # A network may have come while the lock was waited for, and have pods by now.
+                if self.refresh() is node:
+                    return self._mend()
+
+    def _mend(self) -> Mended:
+        records = self.read_records()
+        judged = self.look(records)
+        done, errors = [], []
+        for change in list_changes(judged):
+            try:
+                self._table.apply(change)
+            except RouteError as error:
+                errors.append(error)
+            else:
+                done.append(change)
         return Mended(records, judged, done, errors)
 
 
@@ -148,6 +164,9 @@ class KeptRoutes(Follower):
 
     def follow(self) -> list[str]:
         """One line for each change, and for what cannot be mended."""
+        former = self._keeper.node
+        if self._keeper.refresh() is not former:
+            self._records.note_change()
         if not self._records.is_due:
             self._keeper.require_answer()
         judged = self._keeper.look(self._records.get())
@@ -178,6 +197,13 @@ class KeptRoutes(Follower):
         if any(since < math.inf for since in self._troubles.values()):
             self.due_at = min(self.due_at, now + LASTING_SECONDS)
         return lasting
+
+
+def _open_table(node: NodeSettings) -> RouteTable:
+    # pyroute2 takes a quarter of a second, which other commands need not pay.
+    from cni_ipam.routes.table import RouteTable
+
+    return RouteTable(node.routes)
 
 
 def list_changes(judged: Collection[Judgement]) -> list[Change]:

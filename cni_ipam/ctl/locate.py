@@ -21,7 +21,7 @@ from cni_ipam.cni.settings import (
     Setting,
     parse_datastore,
 )
-from cni_ipam.ctl.networks import read_networks
+from cni_ipam.ctl.networks import find_recording, read_networks
 from cni_ipam.errors import CniIpamError, OperatorError
 from cni_ipam.lean.record import replace
 from cni_ipam.routes.plan import RouteSettings
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cni_ipam.cni.kubernetes_settings import KubernetesSettings
+    from cni_ipam.ctl.networks import Networks, Role
 
 DEFAULT_CONFIG_PATH = "/etc/calico/calicoctl.cfg"
 USERS_KUBECONFIG = ".kube/config"
@@ -83,6 +84,11 @@ class Wishes:
     sqlite_path: str | None = None
     netconf_dir: str | None = None
 
+    @property
+    def name_datastore(self) -> bool:
+        """Whether they say which datastore."""
+        return (self.config, self.datastore_type, self.sqlite_path) != (None, None, None)
+
 
 @dataclass(frozen=True)
 class Place:
@@ -111,6 +117,55 @@ def locate(
     if datastore.kind == "kubernetes" and datastore.kubernetes is None:
         datastore = replace(datastore, kubernetes=_find_users_cluster(environ))
     return Place(_with_sqlite_path(datastore, wishes, node), _routes(node))
+
+
+def require_own_datastore(networks: Networks, datastore: DatastoreSettings) -> None:
+    """Raises OperatorError if the networks have different datastores, or another one than this;
+    and as `locate`."""
+    roles = find_recording(networks)
+    found = [_parse_own(role) for role in roles]
+    for role, own in zip(roles, found, strict=True):
+        if not _is_same(found[0], own):
+            raise OperatorError(
+                f"the network {roles[0].network} has {_describe(found[0])}, "
+                f"but {role.network} has {_describe(own)}",
+                "give all networks of a node the same datastore",
+            )
+        if not _is_same(own, datastore):
+            raise OperatorError(
+                f"the network {role.network} has {_describe(own)}, "
+                f"but the environment or {DEFAULT_CONFIG_PATH} says {_describe(datastore)}",
+                "take that away, or name the datastore with --datastore-type or --sqlite-path",
+            )
+
+
+def _parse_own(role: Role) -> DatastoreSettings:
+    """The datastore of a network, as far as its list tells."""
+    embedded = role.called_as != CALICO_NAME
+    return parse_datastore(role.fields, {}, embedded=embedded, reads_annotations=False)
+
+
+def _is_same(one: DatastoreSettings, other: DatastoreSettings) -> bool:
+    """Whether both are one datastore, however it is reached. Members of etcd that have one in
+    common are of one cluster; an API server that is not named may be any."""
+    if one.kind != other.kind:
+        return False
+    if one.etcd and other.etcd:
+        return not set(one.etcd.endpoints).isdisjoint(other.etcd.endpoints)
+    if one.kind == "kubernetes":
+        servers = {d.kubernetes.server for d in (one, other) if d.kubernetes is not None}
+        return len(servers) < 2
+    return os.path.realpath(one.sqlite_path) == os.path.realpath(other.sqlite_path)
+
+
+def _describe(datastore: DatastoreSettings) -> str:
+    """The datastore as messages name it."""
+    place = datastore.sqlite_path
+    if datastore.etcd is not None:
+        place = ",".join(map(str, datastore.etcd.endpoints))
+    elif datastore.kind == "kubernetes":
+        place = "" if datastore.kubernetes is None else str(datastore.kubernetes.server)
+    return f"the datastore {datastore.kind} {place}".rstrip()
 
 
 def _find_datastore(
@@ -182,10 +237,19 @@ def _with_sqlite_path(
         return datastore
     path = wishes.sqlite_path
     if path is not None:
-        return replace(datastore, sqlite_path=os.path.abspath(path))
+        return replace(datastore, sqlite_path=_make_absolute(path))
     if datastore.sqlite_path == DEFAULT_SQLITE_PATH:
         return replace(datastore, sqlite_path=node.path("sqlite_path", DEFAULT_SQLITE_PATH))
     return datastore
+
+
+def _make_absolute(path: str) -> str:
+    try:
+        return os.path.abspath(path)
+    except FileNotFoundError:
+        raise OperatorError(
+            f"--sqlite-path is {path}, but the working folder is gone: give an absolute path"
+        ) from None
 
 
 def _find_config(wishes: Wishes, default: str) -> dict[str, Setting] | None:

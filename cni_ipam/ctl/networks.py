@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -44,9 +45,15 @@ class Role:
 
     @property
     def holds_blocks(self) -> bool:
-        """Whether it looks after blackholes: under `bridge` only the chained role does, as a
-        block's blackhole is more specific than the bridge's own route."""
-        return self.routes.blackhole and (self.chained or self.type != "bridge")
+        """Whether it looks after blackholes."""
+        return self.routes.blackhole and self.outlives_blackholes
+
+    @property
+    def outlives_blackholes(self) -> bool:
+        """Whether its pods have routes of their own, as far as it is for this role to say: a
+        block's blackhole is more specific than a bridge's route, so under `bridge` they depend on
+        the chained role's host routes."""
+        return self.routes.host if self.chained else self.type != "bridge"
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,8 @@ class NodeSettings:
     """How this node's routes are looked after: as the plugin does it here.
 
     Host routes are wanted for the pods of `routed_networks`; None means all networks. The pods of
-    `unheld_networks` lie behind a route that a blackhole of their block would hide."""
+    `unheld_networks` get no blackholes from who owns these here: from us if `routes.blackhole`,
+    else from BIRD. `known_networks` are all that have a list; None: nobody knows."""
 
     name: str
     lock_file: str
@@ -72,11 +80,17 @@ class NodeSettings:
     routes: RouteSettings
     routed_networks: frozenset[str] | None
     unheld_networks: frozenset[str]
+    known_networks: frozenset[str] | None = None
+
+    @property
+    def bird_owns_blackholes(self) -> bool:
+        """Whether blackholes are BIRD's: we make none, and there are pods that outlive them."""
+        return not self.routes.blackhole and self.unheld_networks != self.known_networks
 
 
 def read_networks(wishes: Wishes, environ: Mapping[str, str]) -> Networks:
     """The network lists of this node, as far as their addresses come from a datastore."""
-    folder = wishes.netconf_dir or environ.get(NETCONF_DIR_VARIABLE) or DEFAULT_NETCONF_DIR
+    folder = _find_folder(wishes, environ)
     roles: list[Role] = []
     unreadable = ""
     for name in _list_names(folder):
@@ -89,6 +103,17 @@ def read_networks(wishes: Wishes, environ: Mapping[str, str]) -> Networks:
             continue
         roles += _find_roles(document)
     return Networks(folder, tuple(roles), unreadable)
+
+
+def get_version(wishes: Wishes, environ: Mapping[str, str]) -> object:
+    """Something that differs after a network list was added, written or removed."""
+    folder = _find_folder(wishes, environ)
+    found = []
+    for name in _list_names(folder):
+        with suppress(OSError):
+            seen = os.stat(os.path.join(folder, name))
+            found.append((name, seen.st_ino, seen.st_mtime_ns, seen.st_size))
+    return found
 
 
 def find_node_settings(
@@ -111,12 +136,35 @@ def find_node_settings(
         routes=_find_routes(networks.roles),
         routed_networks=_find_routed(networks.roles),
         unheld_networks=_find_unheld(networks.roles),
+        known_networks=frozenset([role.network for role in networks.roles]) or None,
     )
 
 
-def find_own_name(networks: Networks) -> str | None:
-    """What the networks call this node; None if there is none. Raises as `find_node_settings`."""
-    return find_node_name(networks.roles[0].fields) if networks.roles else None
+def find_recording(networks: Networks) -> tuple[Role, ...]:
+    """The roles by whose records this node's routes are judged: the first one, whose settings
+    count, and each that records the addresses of a network with routes of ours.
+
+    Raises NetconfError."""
+    routed = {role.network for role in networks.roles if role.routes.host or role.routes.blackhole}
+    others = [r for r in networks.roles[1:] if r.network in routed and not r.chained]
+    return (*networks.roles[:1], *others)
+
+
+def require_own_name(networks: Networks, name: str | None) -> None:
+    """Raises OperatorError if the networks call this node otherwise than the command line, whose
+    `name` goes before; or if that has none, and they do not agree. Else as `find_node_settings`."""
+    names = {find_node_name(role.fields): role.network for role in find_recording(networks)}
+    if name is not None and names and name not in names:
+        raise OperatorError(
+            f"--node is {name}, but the networks of this node call it {' and '.join(names)}",
+            "leave --node out; another node's routes are looked after there",
+        )
+    if name is None and len(names) > 1:
+        (one, network), (other, another) = list(names.items())[:2]
+        raise OperatorError(
+            f"the network {network} calls this node {one}, but {another} calls it {other}",
+            "give all networks of a node the same nodename",
+        )
 
 
 def _find_routes(roles: tuple[Role, ...]) -> RouteSettings:
@@ -144,7 +192,12 @@ def _find_routed(roles: tuple[Role, ...]) -> frozenset[str] | None:
 
 def _find_unheld(roles: tuple[Role, ...]) -> frozenset[str]:
     held = {role.network for role in roles if role.holds_blocks}
+    held = held or {role.network for role in roles if role.outlives_blackholes}
     return frozenset([role.network for role in roles]) - held
+
+
+def _find_folder(wishes: Wishes, environ: Mapping[str, str]) -> str:
+    return wishes.netconf_dir or environ.get(NETCONF_DIR_VARIABLE) or DEFAULT_NETCONF_DIR
 
 
 def _list_names(folder: str) -> list[str]:

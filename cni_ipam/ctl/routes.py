@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from contextlib import closing
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +12,7 @@ from cni_ipam.ctl.bird import BirdSocketPath, KeptBird
 from cni_ipam.ctl.bird_socket import DEFAULT_SOCKET
 from cni_ipam.ctl.keeper import Keeper, KeptRoutes, list_changes
 from cni_ipam.ctl.output import format_table
+from cni_ipam.ctl.session import LiveNode
 from cni_ipam.ctl.watch import Watch
 from cni_ipam.errors import OperatorError
 from cni_ipam.routes.judgement import OK, name_protocol
@@ -69,7 +69,7 @@ def repair(
         changes = list_changes(_look(session, node))
         print("\n".join([f"would {change}" for change in changes]) or "nothing to change")
     else:
-        with Keeper(session.find_this_node(node), session) as keeper:
+        with Keeper(LiveNode(session, node).get, session) as keeper:
             _tell(keeper.mend())
 
 
@@ -84,17 +84,19 @@ def watch(
 ) -> None:
     """Keep this node's routes as they should be, until SIGTERM or SIGINT."""
     session: Session = context.obj
-    settings = replace(session.find_this_node(node), lock_timeout_seconds=PATIENCE_SECONDS)
+    live = LiveNode(session, node, lock_timeout_seconds=PATIENCE_SECONDS)
     session.limit_seconds = PATIENCE_SECONDS
-    with Keeper(settings, session) as keeper, closing(KeptRoutes(keeper)) as kept:
+    with Keeper(live.get, session) as keeper, closing(KeptRoutes(keeper)) as kept:
         followers: list[Follower] = [kept]
         if bird is not None:
-            followers.append(KeptBird(settings, session, bird, bird_socket))
-        Watch(session.open_another, followers, _say, renew=session.forget).run()
+            followers.append(KeptBird(live.get, session, bird, bird_socket))
+        loop = Watch(session.open_another, followers, _say, renew=session.forget)
+        live.when_changed = loop.reopen
+        loop.run()
 
 
 def _look(session: Session, node: str | None) -> list[Judgement]:
-    with Keeper(session.find_this_node(node), session) as keeper:
+    with Keeper(LiveNode(session, node).get, session) as keeper:
         return keeper.look(keeper.read_records())
 
 

@@ -5,15 +5,21 @@ from __future__ import annotations
 import os
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cni_ipam.ctl.locate import locate
-from cni_ipam.ctl.networks import find_node_settings, find_own_name, read_networks
+from cni_ipam.ctl.locate import locate, require_own_datastore
+from cni_ipam.ctl.networks import (
+    find_node_settings,
+    get_version,
+    read_networks,
+    require_own_name,
+)
 from cni_ipam.datastore.open import open_datastore
 from cni_ipam.errors import DatastoreUnavailable, OperatorError, RouteError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from cni_ipam.core.address import Cidr
     from cni_ipam.ctl.locate import Place, Wishes
@@ -70,16 +76,23 @@ class Session:
     def find_this_node(self, name: str | None) -> NodeSettings:
         """The same for this node, which the command line may call by `name`.
 
-        Raises OperatorError if its networks call it otherwise: by another's records the routes of
-        all pods here would be left over."""
+        Raises OperatorError if its networks call it otherwise, do not agree on name or datastore,
+        name another datastore than that of this session, or cannot all be read: by another's
+        records the routes of running pods would be left over. What flags say goes before."""
         networks = read_networks(self._wishes, self._environ)
-        own = find_own_name(networks)
-        if name is not None and own not in (None, name):
+        if networks.unreadable:
             raise OperatorError(
-                f"--node is {name}, but the networks of this node call it {own}",
-                "leave --node out; another node's routes are looked after there",
+                f"which routes this node needs cannot be told: {networks.unreadable}",
+                "mend that network list, or take it away",
             )
+        require_own_name(networks, name)
+        if not self._wishes.name_datastore:
+            require_own_datastore(networks, self.place.datastore)
         return find_node_settings(networks, self.place.datastore, name)
+
+    def get_networks_version(self) -> object:
+        """Something that differs after the network lists have changed."""
+        return get_version(self._wishes, self._environ)
 
     @property
     def now(self) -> int:
@@ -123,3 +136,36 @@ class Session:
                 routes.close()
         except (RouteError, OSError) as error:
             print(f"the blackhole routes of lost blocks remain: {error}", file=sys.stderr)
+
+
+class LiveNode:
+    """How this node's routes are looked after now: its network lists may change at any time."""
+
+    def __init__(
+        self, session: Session, name: str | None, lock_timeout_seconds: float | None = None
+    ) -> None:
+        self.when_changed: Callable[[], None] = lambda: None
+        """Called after other settings or another datastore were found."""
+        self._session = session
+        self._name = name
+        self._lock_timeout_seconds = lock_timeout_seconds
+        self._version: object = session.get_networks_version()
+        self._settings = self._find()
+
+    def get(self) -> NodeSettings:
+        """The same object until the lists change. Raises as `find_this_node`, and does so again
+        until there are lists by which it can be told."""
+        version = self._session.get_networks_version()
+        if version != self._version:
+            self._version = None
+            self._session.forget()
+            self._settings = self._find()
+            self._version = version
+            self.when_changed()
+        return self._settings
+
+    def _find(self) -> NodeSettings:
+        settings = self._session.find_this_node(self._name)
+        if self._lock_timeout_seconds is None:
+            return settings
+        return replace(settings, lock_timeout_seconds=self._lock_timeout_seconds)

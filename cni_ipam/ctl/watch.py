@@ -166,8 +166,7 @@ class Watch:
                         if isinstance(failure, (DatastoreUnavailable, Unauthorized)):
                             self._renew()
                 self._wait()
-        for store in list(self._stores):
-            store.close()
+        self.reopen()
         self._ear.close()
         self._bell.close()
 
@@ -175,6 +174,11 @@ class Watch:
         """Let the loop end; any thread may call this."""
         self._ended.set()
         self._ring()
+
+    def reopen(self) -> None:
+        """Let all watches begin again, in the datastore that is the right one by then."""
+        for store in list(self._stores):
+            store.close()
 
     def _wait(self) -> None:
         """Until somebody is due or there is news; what the news is about is due then."""

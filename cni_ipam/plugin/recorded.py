@@ -50,10 +50,11 @@ def find_recorded(context: Context) -> Recorded:
 def holds_blocks(context: Context) -> bool:
     """Whether this call looks after blackhole routes.
 
-    Under `bridge` only the chained role does: a block's blackhole is more specific than the
-    bridge's own route, so it would cut the pods off until they have their host routes."""
-    chained = context.netconf.chained
-    return context.netconf.routes.blackhole and (chained or context.netconf.type != "bridge")
+    Under `bridge` only a chained role that makes host routes does: a block's blackhole is more
+    specific than the bridge's own route, so it would cut off pods that have none."""
+    netconf = context.netconf
+    outlives = netconf.routes.host if netconf.chained else netconf.type != "bridge"
+    return netconf.routes.blackhole and outlives
 
 
 def hold_blocks(context: Context, blocks: Iterable[Cidr]) -> None:

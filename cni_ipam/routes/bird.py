@@ -7,6 +7,8 @@ blocks are depends on who owns them:
 * BIRD (`routes.blackhole` is false): static routes, which BIRD puts into the kernel as
   `blackhole 198.19.24.184/29 proto bird`. `metric 0` makes that line Calico's; 32 would be added.
 * cni-ipam: the kernel's routes with our protocol number, which BIRD learns.
+* nobody, as a blackhole would hide the block's pods (`Advertised.unheld`): static routes, which
+  peers hear of and the kernel does not.
 
 A learned route is preferred to what BGP says, and nobody is believed about our own blocks: another
 node that still announces one must not draw our traffic.
@@ -51,13 +53,26 @@ class Speaker:
 @dataclass(frozen=True)
 class Advertised:
     """What there is to tell: the node's confirmed blocks, the pools that are exported, those that
-    are not (`hidden`), the protocol number of our routes, and whether BIRD owns the blackholes."""
+    are not (`hidden`), the protocol number of our routes, whether BIRD owns the blackholes, and the
+    blocks that it must not put into the kernel (`unheld`)."""
 
     blocks: Sequence[Cidr]
     pools: Sequence[Cidr]
     hidden: Sequence[Cidr] = ()
     proto: int = 85
     bird_owns_blackholes: bool = False
+    unheld: Sequence[Cidr] = ()
+
+    @property
+    def static(self) -> Sequence[Cidr]:
+        """The blocks that are BIRD's own routes. In the kernel one of a single address is its pod's
+        route."""
+        return [
+            block
+            for block in self.blocks
+            if block in self.unheld
+            or (self.bird_owns_blackholes and block.prefix < BITS[block.version])
+        ]
 
     def of_family(self, version: int) -> Advertised:
         """The part of one family, sorted."""
@@ -66,6 +81,7 @@ class Advertised:
             blocks=_sorted(self.blocks, version),
             pools=_sorted(self.pools, version),
             hidden=_sorted(self.hidden, version),
+            unheld=_sorted(self.unheld, version),
         )
 
 
@@ -118,12 +134,13 @@ def _write_tables(version: int, speaker: Speaker, part: Advertised) -> str:
         "}",
         "",
     ]
-    exported = "source = RTS_BGP"
-    if part.bird_owns_blackholes:
-        # A block of a single address is its pod's own route.
-        held = [block for block in part.blocks if block.prefix < BITS[version]]
-        routes = [f"  route {block} blackhole;" for block in held]
+    if part.bird_owns_blackholes or part.static:
+        routes = [f"  route {block} blackhole;" for block in part.static]
         lines += [f"protocol static blocks{version} {{", f"  ipv{version};", *routes, "}", ""]
+    exported = "source = RTS_BGP"
+    if part.bird_owns_blackholes and part.unheld:
+        exported += f" || (source = RTS_STATIC && !(net ~ [ {_list(part.unheld)} ]))"
+    elif part.bird_owns_blackholes:
         exported += " || source = RTS_STATIC"
     return "\n".join(
         [
@@ -155,7 +172,7 @@ def _write_filters(version: int, speaker: Speaker, part: Advertised) -> str:
         lines.append(f"  if ! (net ~ [ {_list(part.pools, '+')} ]) then reject;")
         if speaker.cluster_id:
             lines.append("  if source = RTS_BGP then accept;  # reflected")
-        if part.bird_owns_blackholes:
+        if part.bird_owns_blackholes or part.static:
             lines.append("  if source = RTS_STATIC then accept;  # own blocks")
         lines.append(f"  if ! ({ours}) then reject;")
         if own:

@@ -46,7 +46,7 @@ from cni_ipam.routes.plan import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from cni_ipam.core.address import Address, Cidr
     from cni_ipam.core.host import Allocation, HostRecords
@@ -72,14 +72,15 @@ def reconcile(
     networks: Collection[str] | None = None,
     *,
     unheld: Collection[str] = (),
+    known: Collection[str] | None = None,
 ) -> list[Judgement]:
     """Judge the routes of a node; what is to be removed comes first, as it may be in the way.
 
     `devices` are the interfaces that lead to each pod's address; None if nobody looked: then
     host routes that are there are taken to be right. The pods of `unheld` networks must not come
-    to lie behind a blackhole."""
+    to lie behind a blackhole, nor those of a network that is not `known` (None: all are)."""
     table = _Table(settings, found)
-    wanted = _list_held(table, records, unheld) if settings.blackhole else []
+    wanted = _list_held(table, records, unheld, known) if settings.blackhole else []
     pods = list_pods(records, networks) if settings.host else []
     doomed = [*_judge_blackholes(table, records, wanted), *_judge_host_routes(table, records)]
     table.forget([change.route for one in doomed for change in one.changes])
@@ -137,17 +138,38 @@ class _Table:
         return KernelRoute(cidr, BLACKHOLE, mark, metric, SCOPE_UNIVERSE, loopback)
 
 
-def _list_held(table: _Table, records: HostRecords, unheld: Collection[str]) -> list[Cidr]:
-    """The own blocks that are to have a blackhole. Beside networks that have none, only those that
-    have it already, and those in which other networks' pods alone have addresses: of an empty block
-    nobody knows whose pod comes next."""
-    blocks = wanted_blackholes(records.own)
-    if not unheld:
-        return blocks
-    cut_off = {one.block for one in records.allocations if one.owner.get("network") in unheld}
-    used = {one.block for one in records.allocations} - cut_off
+def find_holdable(
+    records: HostRecords,
+    unheld: Collection[str],
+    known: Collection[str] | None,
+    is_routed: Callable[[Allocation], bool] = lambda _: False,
+) -> set[Cidr]:
+    """The own blocks over which a blackhole may come. Beside `unheld` networks only those in which
+    other networks' pods alone have addresses: of an empty block nobody knows whose pod comes next.
+    Of a network that is not `known` (None: all are) nobody knows whether its pods outlive it,
+    unless they have routes of their own (`is_routed`)."""
+
+    def is_cut_off(one: Allocation) -> bool:
+        network = one.owner.get("network")
+        is_known = known is None or network is None or network in known
+        return network in unheld or not (is_known or is_routed(one))
+
+    used = {one.block for one in records.allocations}
+    cut_off = {one.block for one in records.allocations if is_cut_off(one)}
+    return {block for block in records.own if not unheld or block in used} - cut_off
+
+
+def _list_held(
+    table: _Table, records: HostRecords, unheld: Collection[str], known: Collection[str] | None
+) -> list[Cidr]:
+    """The own blocks that are to have a blackhole, and those that have it already."""
+
+    def is_routed(one: Allocation) -> bool:
+        return table.find_within(one.address, one.block) is not None
+
     held = {route.cidr for route in table.list_ours(BLACKHOLE)}
-    return [block for block in blocks if block in used | held]
+    held |= find_holdable(records, unheld, known, is_routed)
+    return [block for block in wanted_blackholes(records.own) if block in held]
 
 
 # What is there and should not be

@@ -17,6 +17,7 @@ from cni_ipam.ctl.networks import NodeSettings
 from cni_ipam.datastore import keys
 from cni_ipam.datastore.memory import MemoryDatastore
 from cni_ipam.datastore.port import ABSENT, Write
+from cni_ipam.ipam.query import read_host
 from cni_ipam.routes.bird import Advertised, Speaker, write_config
 from cni_ipam.routes.peers import BgpNode, BgpSettings, Options, Peering, choose_sessions
 from cni_ipam.routes.plan import RouteSettings
@@ -89,6 +90,7 @@ ADVERTISED = st.builds(
     hidden=CIDRS,
     proto=st.integers(5, 255),
     bird_owns_blackholes=st.booleans(),
+    unheld=CIDRS,
 )
 
 
@@ -125,7 +127,7 @@ def test_bird_understands_what_is_left_of_records_that_it_cannot_have():
             routed_networks=None,
             unheld_networks=frozenset(),
         )
-        made = make_bird_config(store, node, [])
+        made = make_bird_config(store, node, read_host(store, name))
         assert (0, "") == parse(made.text), made.text
 
 

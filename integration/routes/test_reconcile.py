@@ -12,8 +12,8 @@ from cni_ipam.ctl.keeper import Keeper
 from cni_ipam.ctl.networks import NodeSettings
 from cni_ipam.datastore import keys
 from cni_ipam.routes.plan import RouteSettings
-from integration.network import find_obstacle, pings
-from integration.routes.keeping import BRIDGE, NODE, POOL, KeptNode
+from integration.network import BUNDLE, find_obstacle, pings
+from integration.routes.keeping import BRIDGE, NODE, POOL, PTP, KeptNode
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -309,6 +309,39 @@ def test_another_nodes_name_is_refused(kept):
     assert "--node is node9, but the networks of this node call it node1" in done.stderr
 
 
+def test_a_network_with_another_datastore_is_refused(kept):
+    """By the records of one the other's running pods would lose their routes."""
+    kept.add_pod()
+    common = {"nodename": NODE, "sqlite_path": "/var/lib/other/ipam.db"}
+    pools = [{"name": "pool2", "spec": POOL | {"cidr": "10.8.0.0/24"}}]
+    ipam = {"type": "cni-ipam", "default_pools": pools, **common}
+    plugins = [{**PTP, "ipam": ipam}, {"type": "cni-ipam", **common}]
+    kept.write_network({"cniVersion": "1.1.0", "name": "other", "plugins": plugins})
+    kept.add("other", kept.lab.namespace("pod"))
+    before = kept.ours()
+    assert 4 == len(before)
+
+    done = [kept.routes(*words) for words in (("repair",), ("check",), ("watch",))]
+
+    assert [1, 1, 1] == [one.returncode for one in done]
+    assert before == kept.ours()
+    expected = "but other has the datastore sqlite /var/lib/other/ipam.db"
+    assert all(expected in one.stderr for one in done)
+
+
+def test_an_operator_of_another_cluster_is_refused(kept):
+    """The variables of a shell say nothing of this node's networks."""
+    kept.add_pod()
+    before = kept.ours()
+    foreign = {"DATASTORE_TYPE": "etcdv3", "ETCD_ENDPOINTS": "http://192.0.2.11:2379"}
+
+    program = (str(BUNDLE / "ipamctl"), "routes", "repair")
+    done = kept.run(*program, CNI_NETCONF_DIR=str(kept.networks), **foreign)
+
+    assert (1, before) == (done.returncode, kept.ours())
+    assert "says the datastore etcdv3 http://192.0.2.11:2379" in done.stderr
+
+
 def test_routes_in_a_table_of_our_own_are_kept_there(lab, tmp_path):
     """`routes.table` says where; the main table is nobody's business then."""
     kept = KeptNode(lab, tmp_path, routes={"table": 1000})
@@ -337,7 +370,7 @@ def _count_questions(kept, address):
     store = kept.open_store()
     session = SimpleNamespace(store=store, require_datastore=lambda: None)
     questions, counts = [], []
-    with closing(store), Keeper(node, session) as keeper:
+    with closing(store), Keeper(lambda: node, session) as keeper:
         find = keeper._table.find_devices
         keeper._table.find_devices = lambda wanted: questions.append(wanted) or find(wanted)
         records = keeper.read_records()

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cni_ipam.datastore.sqlite import SqliteDatastore
 from integration.etcd.node import put_node, put_pool
 from integration.etcd.servers import Cluster
-from integration.network import becomes_true, find_obstacle
-from integration.routes.keeping import NODE, PATIENCE_SECONDS, KeptNode
+from integration.network import becomes_true, find_obstacle, pings
+from integration.routes.keeping import BRIDGE, NODE, PATIENCE_SECONDS, POOL, PTP, KeptNode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -149,6 +150,63 @@ def test_a_lock_that_is_held_is_waited_for(kept, watching):
 
     assert watching.tells("routes: works again")
     assert soon(lambda: 2 == len(kept.ours()))
+
+
+def write_network(kept: KeptNode, name: str, main, *, chained: bool = True, **settings) -> None:
+    """Another network, with a pool of its own."""
+    pools = [{"name": "pool2", "spec": POOL | {"cidr": "10.8.0.0/24"}}]
+    common = {"type": "cni-ipam", "nodename": NODE, **settings}
+    ipam = {**common, "default_pools": pools, "ipv4_pools": ["pool2"]}
+    plugins = [{**main, "ipam": ipam}, *([common] if chained else [])]
+    kept.write_network({"cniVersion": "1.1.0", "name": name, "plugins": plugins})
+
+
+def test_the_pods_of_a_network_that_came_later_keep_their_routes(kept, watching):
+    """Lists are written at any time."""
+    write_network(kept, "second", PTP)
+    kept.add("second", kept.lab.namespace("pod"))
+    before = kept.ours()
+    assert 4 == len(before)
+
+    kept.flush_ours()
+
+    assert soon(lambda: before == kept.ours()), watching.lines()
+
+
+def test_the_pods_of_a_bridge_that_came_later_are_not_cut_off(kept, watching):
+    """A blackhole of their block would hide them."""
+    write_network(kept, "bridged", BRIDGE, chained=False)
+    before = kept.ours()
+    (ip,) = kept.add("bridged", kept.lab.namespace("pod"))["ips"]
+
+    assert not becomes_true(lambda: before != kept.ours(), 4.0), watching.lines()
+    assert pings(kept.namespace, ip["address"].partition("/")[0])
+
+
+def test_the_datastore_of_the_networks_is_followed(kept, watching, monkeypatch):
+    """Also of changes there it is told."""
+    write_network(kept, "net", PTP, sqlite_path="/var/lib/cni-ipam/new.db")
+    new = str(kept.database.with_name("new.db"))
+    monkeypatch.setattr(kept, "open_store", lambda: SqliteDatastore(new))
+    kept.add_pod()
+    assert soon(lambda: 1 == sum(line.startswith("blackhole 10.8") for line in kept.ours()))
+
+    kept.claim("10.8.0.240/29")
+
+    assert watching.tells("added blackhole 10.8.0.240/29 proto 85")
+
+
+def test_networks_that_contradict_each_other_change_nothing(kept, watching):
+    """By the records of one the other's pods would lose their routes."""
+    write_network(kept, "other", PTP, sqlite_path="/var/lib/cni-ipam/other.db")
+    kept.add("other", kept.lab.namespace("pod"))
+    before = kept.ours()
+
+    assert soon(lambda: any("but other has the datastore" in line for line in watching.lines()))
+    assert not becomes_true(lambda: before != kept.ours(), 4.0)
+    assert 1 == sum("but other has the datastore" in line for line in watching.lines())
+    (kept.networks / "other.conflist").unlink()
+    assert watching.tells("routes: works again")
 
 
 def test_a_datastore_that_is_away_is_told_and_survived(lab, tmp_path):

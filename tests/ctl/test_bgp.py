@@ -57,6 +57,20 @@ def test_peers_are_shown_in_calicoctls_table(operator):
     assert table == operator.types("get", "bgppeer", "-o", "wide").out
 
 
+def test_of_two_peers_of_one_address_the_one_that_is_not_heeded_is_told(operator):
+    """Whoever writes BIRD's configuration hears of it; the first one by name is in there."""
+    apply(operator, "Node", "node1", {"bgp": {"ipv4Address": "172.20.58.1/19"}})
+    apply(operator, "BGPPeer", "b", {"peerIP": "172.20.34.231", "asNumber": 64999})
+    apply(operator, "BGPPeer", "a", {"peerIP": "172.20.34.231", "asNumber": 64513})
+    made = operator.types("routes", "bird-config", "--node", "node1")
+    expected = (
+        "left out: BGPPeer(b): not heeded for 172.20.34.231: asNumber 64999: "
+        "BGPPeer(a) goes first and says otherwise\n"
+    )
+    assert (0, expected) == (made.status, made.err)
+    assert "neighbor 172.20.34.231 as 64513;" in made.out
+
+
 @pytest.mark.parametrize("alias", ["bgppeer", "bgppeers", "bgpp", "bgpps", "bp", "bps", "BGPPeer"])
 def test_a_peer_has_calicoctls_short_names(operator, alias):
     """All of them."""

@@ -9,12 +9,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from cni_ipam.core.address import parse_cidr
 from cni_ipam.core.affinity import PENDING
 from cni_ipam.ctl.bird import KeptBird, describe_change, write_file
 from cni_ipam.ctl.bird_socket import BirdDown
 from cni_ipam.ctl.networks import NodeSettings
 from cni_ipam.datastore import keys
-from cni_ipam.datastore.port import ABSENT, Write
+from cni_ipam.datastore.port import ABSENT, Entry, Write
 from cni_ipam.errors import OperatorError
 from cni_ipam.routes.plan import RouteSettings
 
@@ -58,13 +59,13 @@ def config(operator, node: str = "node1", *words: str):
     return operator.types("routes", "bird-config", "--node", node, *words)
 
 
-def write_network(operator, **routes) -> None:
+def write_network(operator, name: str = "net", *, kind: str = "ptp", **routes) -> None:
     """A network of node1 with these settings of its routes."""
     folder = operator.folder / "net.d"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     ipam = {"type": "cni-ipam", "routes": routes, "nodename": "node1"}
-    network = {"cniVersion": "1.0.0", "name": "net", "type": "ptp", "ipam": ipam}
-    (folder / "10-net.conf").write_text(json.dumps(network))
+    network = {"cniVersion": "1.0.0", "name": name, "type": kind, "ipam": ipam}
+    (folder / f"10-{name}.conf").write_text(json.dumps(network))
 
 
 def neighbors(text: str) -> list[str]:
@@ -98,6 +99,28 @@ def test_the_networks_decide_who_owns_the_blackholes(world):
     assert "blackhole;" not in config(world).out
     write_network(world, blackhole=False)
     assert f"  route {OWN} blackhole;\n" in world.types("routes", "bird-config").out
+
+
+def test_over_a_bridges_pods_bird_puts_no_blackhole(world):
+    """Its network makes none either, and peers hear of the blocks all the same."""
+    write_network(world, kind="bridge")
+    text = world.types("routes", "bird-config").out
+    assert f"  route {OWN} blackhole;\n" in text
+    assert "    export where source = RTS_BGP;\n" in text
+
+
+def test_beside_a_bridge_bird_holds_the_blocks_of_other_networks_pods(world):
+    """Neither one with a pod of the bridge nor an empty one, whose next pod may be."""
+    write_network(world, blackhole=False)
+    write_network(world, "bridged", kind="bridge")
+    for network, block in (("net", "198.19.24.200/29"), ("bridged", "198.19.24.208/29")):
+        world.claim(block, count=1, handle=f"{network}.c1", node="node1", network=network)
+    text = world.types("routes", "bird-config").out
+    assert 4 == text.count(" blackhole;")
+    assert (
+        "    export where source = RTS_BGP || (source = RTS_STATIC && "
+        f"!(net ~ [ 100.106.133.192/26, {OWN}, 198.19.24.208/29 ]));\n"
+    ) in text
 
 
 def test_routes_where_bird_does_not_read_them_are_named(world):
@@ -391,12 +414,24 @@ def test_a_change_is_told_by_its_blocks_and_peers():
 # The watch
 
 
+@pytest.mark.parametrize(("unheld", "expected"), [(["bridged"], True), ([], False)])
+def test_whose_pods_are_in_a_block_matters_only_beside_a_bridge(world, unheld, expected):
+    """Then BIRD's blackhole has to go before a pod of the bridge is hidden by it."""
+    node = NodeSettings("node1", "", 0.0, OURS, None, frozenset(unheld))
+    kept = KeptBird(lambda: node, SimpleNamespace(store=None), "bird.conf", "bird.ctl")
+    theirs, ours = [
+        Entry(keys.block_key(parse_cidr(block)), f'{{"affinity": "host:{host}"}}', 1)
+        for host, block in (("node2", "198.19.24.192/29"), ("node1", OWN))
+    ]
+    assert (expected, False) == (kept.concerns(ours), kept.concerns(theirs))
+
+
 def test_records_are_read_again_when_a_change_is_told(world):
     """Not each time that BIRD, which is away, is tried again."""
     path, store = world.folder / "bird.conf", world.store()
     node = NodeSettings("node1", "", 0.0, OURS, None, frozenset())
     session = SimpleNamespace(store=store)
-    kept = KeptBird(node, session, str(path), str(world.folder / "bird.ctl"))
+    kept = KeptBird(lambda: node, session, str(path), str(world.folder / "bird.ctl"))
 
     def follow() -> str:
         with pytest.raises(BirdDown):
@@ -408,4 +443,22 @@ def test_records_are_read_again_when_a_change_is_told(world):
     assert before == follow()
     kept.note_change()
     assert f"[ {OWN}, 198.19.24.200/29 ]" in follow()
+    store.close()
+
+
+def test_settings_that_changed_make_another_configuration(world):
+    """By records that are read for them."""
+    path, store = world.folder / "bird.conf", world.store()
+    nodes = [NodeSettings(name, "", 0.0, OURS, None, frozenset()) for name in ("node2", "node1")]
+    session = SimpleNamespace(store=store)
+    kept = KeptBird(lambda: nodes[-1], session, str(path), str(world.folder / "bird.ctl"))
+    with pytest.raises(BirdDown):
+        kept.follow()
+    assert OWN in path.read_text()
+
+    nodes.pop()
+
+    with pytest.raises(BirdDown, match="is ready for its start"):
+        kept.follow()
+    assert OWN not in path.read_text()
     store.close()

@@ -9,10 +9,11 @@ import pytest
 from cni_ipam.core.address import parse_cidr
 from cni_ipam.core.host import HostRecords
 from cni_ipam.ctl import keeper, watch
-from cni_ipam.ctl.keeper import KeptRoutes, Mended, concerns
+from cni_ipam.ctl.keeper import Keeper, KeptRoutes, Mended, concerns
+from cni_ipam.ctl.networks import NodeSettings
 from cni_ipam.datastore import keys
 from cni_ipam.datastore.port import Entry
-from cni_ipam.errors import DatastoreUnavailable, RouteError
+from cni_ipam.errors import DatastoreUnavailable, OperatorError, RouteError
 from cni_ipam.routes.judgement import ADD, HIDDEN, MISSING, Change, Judgement, KernelRoute
 from cni_ipam.routes.plan import BLACKHOLE, FoundRoute, RouteSettings
 
@@ -29,11 +30,19 @@ class Stub:
 
     def __init__(self):
         self.node = SimpleNamespace(name="node1", routes=RouteSettings(host=True, blackhole=True))
+        self.wanted = self.node
+        self.unknown = None
         self.judged = []
         self.refusals = []
         self.away = None
         self.reads = 0
         self.probes = 0
+
+    def refresh(self):
+        if self.unknown:
+            raise self.unknown
+        self.node = self.wanted
+        return self.node
 
     def read_records(self):
         self.reads += 1
@@ -164,6 +173,61 @@ def test_nothing_is_judged_while_the_datastore_is_away(stub, kept):
 
     with pytest.raises(DatastoreUnavailable):
         kept.follow()
+
+
+def test_settings_that_changed_are_worked_by_at_once(stub, kept):
+    """And the records are read for them anew."""
+    kept.follow()
+    stub.wanted = SimpleNamespace(name="node1", routes=RouteSettings(host=True, blackhole=False))
+
+    kept.follow()
+
+    assert (2, stub.wanted) == (stub.reads, stub.node)
+
+
+def test_nothing_is_judged_while_the_settings_are_unknown(stub, kept):
+    """Not by the former ones either."""
+    kept.follow()
+    stub.judged, stub.unknown = [BLACKHOLE_MISSING], OperatorError("broken")
+
+    with pytest.raises(OperatorError, match="broken"):
+        kept.follow()
+
+    assert (1, 0) == (stub.reads, stub.probes)
+
+
+def test_a_network_that_comes_while_the_lock_is_waited_for_is_heeded(tmp_path, monkeypatch):
+    """Its pods may be there by then: the changes are decided by the newest settings alone."""
+    tables = []
+    monkeypatch.setattr(keeper, "_open_table", lambda node: tables.append(node) or Table())
+    monkeypatch.setattr(Keeper, "read_records", lambda _: RECORDS)
+    old, new = (
+        NodeSettings("node1", str(tmp_path / name), 5.0, wanted, frozenset(), frozenset())
+        for name, wanted in (
+            ("old", RouteSettings(host=False, blackhole=True)),
+            ("new", RouteSettings(host=False, blackhole=False)),
+        )
+    )
+    answers = [old, old, new, new]
+
+    with Keeper(lambda: answers.pop(0) if len(answers) > 1 else new, None) as made:
+        done = made.mend()
+
+    assert [] == done.done
+    assert [old, new] == tables
+
+
+class Table:
+    """A kernel without routes, which refuses all changes."""
+
+    def read(self):
+        return []
+
+    def close(self):
+        pass
+
+    def apply(self, change):
+        raise AssertionError(change)
 
 
 # What matters

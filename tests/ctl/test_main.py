@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from uuid import UUID
 
@@ -85,6 +87,92 @@ def test_main_ends_the_process(monkeypatch, capsys, tmp_path):
     assert 1 == caught.value.code
     expected = "failed to get resources: resource type 'foo' is not supported\n"
     assert expected == capsys.readouterr().err
+
+
+def test_an_argument_that_is_not_utf8_is_refused(operator):
+    """No name is spelled like that; Python has a lone surrogate for such a byte."""
+    result = operator.types("get", "ippool", "a\udcff")
+    expected = "the argument 'a\\xff' is not UTF-8, but all arguments must be\n"
+    assert (1, "", expected) == (result.status, result.out, result.err)
+    assert "IPPool(é\\xff)" in operator.types("get", "ippool", "é\\xff").err
+
+
+def test_a_relative_path_without_a_working_folder_is_refused(operator, monkeypatch):
+    """Somebody deleted the folder; nobody can tell where the file would be."""
+    folder = operator.folder / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    result = operator.types_bare("get", "pool", "--sqlite-path", "ipam.db")
+    expected = "--sqlite-path is ipam.db, but the working folder is gone: give an absolute path\n"
+    assert (1, "", expected) == (result.status, result.out, result.err)
+
+
+def in_a_shell(operator, line: str) -> tuple[int, str, str]:
+    """Status, output and errors of a process; in the line `ipamctl` works on the test's
+    datastore."""
+    function = f'ipamctl() {{ {sys.executable} -m cni_ipam.ctl.main --sqlite-path "$0" "$@"; }}\n'
+    done = subprocess.run(
+        ["bash", "-c", function + line, operator.path],
+        env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "err"),
+    [
+        ("get pool -o yaml", 1, "stdout: No space left on device\n"),
+        ("get pool pool1 none -o yaml", 1, "{missing}stdout: No space left on device\n"),
+        ("get foo", 1, "failed to get resources: resource type 'foo' is not supported\n"),
+    ],
+)
+def test_output_that_finds_no_space(pool, words, status, err):
+    """One line, and what else went wrong is told nevertheless."""
+    missing = "resource does not exist: IPPool(none) with error: <nil>\n"
+    expected = (status, "", err.format(missing=missing))
+    assert expected == in_a_shell(pool, f"ipamctl {words} >/dev/full")
+
+
+def test_much_output_that_finds_no_space(pool):
+    """It is lost before the end already."""
+    objects = [
+        {
+            "apiVersion": "projectcalico.org/v3",
+            "kind": "IPReservation",
+            "metadata": {"name": f"r{number}"},
+            "spec": {"reservedCIDRs": [f"10.{number}.0.0/16"]},
+        }
+        for number in range(200)
+    ]
+    assert 0 == pool.types("create", "-f", "-", stdin=json.dumps(objects)).status
+    expected = (1, "", "stdout: No space left on device\n")
+    assert expected == in_a_shell(pool, "ipamctl get ipreservations -o yaml >/dev/full")
+
+
+def test_a_reader_that_has_enough_is_no_matter(pool):
+    """Nothing is said about it."""
+    line = "exec 3> >(:); wait $!; ipamctl get {} -o yaml >&3"
+    assert (1, "", "") == in_a_shell(pool, line.format("pool"))
+    assert (1, "", "") == in_a_shell(pool, line.format("pool pool1 none"))
+
+
+def test_without_an_output_a_command_works_silently(pool):
+    """The caller closed it; its number is not the datastore's then."""
+    assert (0, "", "") == in_a_shell(pool, "ipamctl get pool >&-")
+    assert (0, "", "") == in_a_shell(pool, "ipamctl label pool pool1 a=b <&- >&- 2>&-")
+    assert (1, "", "") == in_a_shell(pool, "ipamctl get foo 2>&-")
+    assert "a: b" in pool.types("get", "pool", "-o", "yaml").out
+
+
+def test_without_an_input_there_is_nothing_to_apply(pool):
+    """And that is told; a command that reads nothing works."""
+    closed = "failed to execute command: - is standard input, which is closed: name a file\n"
+    assert (1, "", closed) == in_a_shell(pool, "ipamctl apply -f - <&-")
+    assert (0, "ippool/pool1\n", "") == in_a_shell(pool, "ipamctl get pool -o name <&-")
 
 
 def test_lock_and_unlock(operator):

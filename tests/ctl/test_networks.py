@@ -115,11 +115,13 @@ def test_host_routes_are_wanted_where_the_chained_role_makes_them(folder):
         ([delegate(routes={"blackhole": False}), chained()], True),
         ([delegate("bridge")], False),
         ([delegate("bridge"), chained()], True),
+        ([delegate("bridge"), chained(routes={"host": False})], False),
+        ([delegate(), chained(routes={"host": False})], True),
         ([{"type": "calico", "ipam": {"type": "calico-ipam"}}], False),
     ],
 )
 def test_blackholes_are_wanted_where_a_role_makes_them(folder, plugins, expected):
-    """Under a bridge the chained one alone, under Calico none."""
+    """Under a bridge the chained one alone, if it makes host routes; under Calico none."""
     folder.put("net", *plugins)
 
     assert expected == folder.settings("node1").routes.blackhole
@@ -153,9 +155,45 @@ def test_a_wrong_setting_is_refused_in_the_plugins_words(folder):
 
 
 def test_a_network_whose_pods_a_blackhole_would_cut_off_is_known(folder):
-    """A bridge without the chained role, beside one that has it."""
+    """A bridge without the chained role, or without its host routes, beside one that has both."""
     folder.put("a", delegate("bridge"), chained())
     folder.put("b", delegate("bridge"))
     folder.put("c", delegate())
+    folder.put("d", delegate("bridge"), chained(routes={"host": False}))
 
-    assert frozenset({"b"}) == folder.settings().unheld_networks
+    found = folder.settings()
+
+    assert frozenset({"b", "d"}) == found.unheld_networks
+    assert frozenset({"a", "b", "c", "d"}) == found.known_networks
+
+
+NOT_OURS = {"routes": {"blackhole": False}}
+
+
+@pytest.mark.parametrize(
+    ("plugins", "expected"),
+    [
+        ([delegate(**NOT_OURS), chained(**NOT_OURS)], True),
+        ([delegate("bridge", **NOT_OURS), chained(**NOT_OURS)], True),
+        ([delegate(), chained()], False),
+        ([delegate("bridge")], False),
+        ([delegate("bridge", **NOT_OURS)], False),
+        ([delegate("bridge"), chained(routes={"host": False})], False),
+    ],
+)
+def test_bird_owns_the_blackholes_that_are_not_ours(folder, plugins, expected):
+    """Not those that nobody may make: that we make none is no reason for BIRD's."""
+    folder.put("net", *plugins)
+
+    assert expected == folder.settings().bird_owns_blackholes
+
+
+def test_beside_birds_blackholes_a_bridges_pods_get_none(folder):
+    """Whatever the bridge's network says of blackholes."""
+    folder.put("a", delegate(**NOT_OURS), chained(**NOT_OURS))
+    folder.put("b", delegate("bridge", **NOT_OURS))
+
+    found = folder.settings()
+
+    assert found.bird_owns_blackholes
+    assert frozenset({"b"}) == found.unheld_networks

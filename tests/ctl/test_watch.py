@@ -212,6 +212,27 @@ def test_a_watch_that_fails_is_begun_again():
     assert not thread.is_alive()
 
 
+def test_watches_begin_again_where_the_datastore_is_now():
+    """And whatever is there by then is looked at."""
+    former, later = MemoryDatastore(), MemoryDatastore()
+    later.commit([Write("/a/1", "x", ABSENT)])
+    places = [former]
+    follower = Counting(look=lambda: values(places[-1]))
+    made = Watch(lambda: places[-1], [follower], lambda _: None, lambda: None)
+    thread = threading.Thread(target=made.run)
+    thread.start()
+    assert follower.is_noted(1)
+
+    places.append(later)
+    made.reopen()
+
+    assert follower.is_noted(2)
+    assert follower.sees(["x"])
+    made.end()
+    thread.join(PATIENCE_SECONDS)
+    assert not thread.is_alive()
+
+
 def test_stores_that_cannot_be_watched_are_not_kept():
     """However long that lasts."""
     store, tries = MemoryDatastore(), threading.Semaphore(0)

@@ -108,6 +108,31 @@ def test_where_we_own_the_blackholes_bird_learns_them():
     assert HEAD + KERNEL % ("", "") == write_config(NODE1, [ROUTER], WORLD)
 
 
+def test_blocks_that_nobody_may_hold_are_told_to_peers_alone():
+    """The whole text: they are static routes, of which the kernel gets none."""
+    told = KERNEL % ("", "  if source = RTS_STATIC then accept;  # own blocks\n")
+    world = replace(WORLD, unheld=WORLD.blocks)
+    assert HEAD + BLOCKS + told == write_config(NODE1, [ROUTER], world)
+
+
+def test_beside_birds_blackholes_the_kernel_gets_no_block_that_nobody_may_hold():
+    """Peers hear of both."""
+    told = KERNEL % (
+        " || (source = RTS_STATIC && !(net ~ [ 198.19.24.184/29 ]))",
+        "  if source = RTS_STATIC then accept;  # own blocks\n",
+    )
+    world = replace(WORLD_OF_BIRD, unheld=[OWN])
+    assert HEAD + BLOCKS + told == write_config(NODE1, [ROUTER], world)
+
+
+def test_a_single_address_that_nobody_may_hold_is_told_to_peers():
+    """No route of its pod's tells it."""
+    single = parse_cidr("198.19.24.3/32")
+    text = write_config(NODE1, [ROUTER], replace(WORLD, blocks=[single], unheld=[single]))
+    assert "  route 198.19.24.3/32 blackhole;\n" in text
+    assert "export where source = RTS_BGP;" in text
+
+
 def test_the_number_of_our_routes_is_the_networks_own():
     """By it ours are told from everybody else's."""
     text = write_config(NODE1, [ROUTER], replace(WORLD, proto=86))

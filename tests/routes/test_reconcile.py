@@ -69,9 +69,9 @@ def at(*devices, address=POD):
     return {parse_address(address): devices}
 
 
-def judge(known, *found, settings=SETTINGS, devices=None, networks=None, unheld=()):
+def judge(known, *found, settings=SETTINGS, devices=None, networks=None, unheld=(), listed=None):
     """State, route and changes of each judgement, as texts."""
-    judged = reconcile(known, settings, found, devices or {}, networks, unheld=unheld)
+    judged = reconcile(known, settings, found, devices or {}, networks, unheld=unheld, known=listed)
     for one in judged:
         assert bool(one.text) == (one.state != OK)
     return [(one.state, str(one.route), [str(change) for change in one.changes]) for one in judged]
@@ -114,6 +114,28 @@ def test_beside_such_a_network_the_blocks_of_others_pods_are_held():
 def test_beside_such_a_network_a_blackhole_stays():
     """That of a block whose last pod has gone is the next one's."""
     found = judge(records(), blackhole(BLOCK), unheld=["bridged"])
+
+    assert [(OK, f"blackhole {BLOCK} proto 85", [])] == found
+
+
+def test_pods_whose_networks_list_is_gone_are_not_cut_off():
+    """They may lie behind a bridge's route, which only its list could tell."""
+    assert [] == judge(with_pod(network="gone"), networks=["net"], listed=["net"])
+
+
+def test_pods_whose_networks_list_is_gone_are_no_obstacle_if_they_have_routes():
+    """Those outlive the blackhole. Neither is an address that names no network, as a tunnel's."""
+    wanted = (MISSING, f"blackhole {BLOCK} proto 85", [f"add blackhole {BLOCK} proto 85"])
+    unnamed = Allocation(parse_address(POD), parse_cidr(BLOCK), Attribute("h", {"node": "node1"}))
+    tunnel, routed = records(allocations=(unnamed,)), with_pod(network="gone")
+
+    assert wanted in judge(routed, host(POD, proto=BOOT), networks=["net"], listed=["net"])
+    assert wanted in judge(tunnel, networks=["net"], listed=["net"])
+
+
+def test_a_blackhole_over_pods_whose_networks_list_is_gone_stays():
+    """What was there when they came did them no harm."""
+    found = judge(with_pod(network="gone"), blackhole(BLOCK), networks=["net"], listed=["net"])
 
     assert [(OK, f"blackhole {BLOCK} proto 85", [])] == found
 

@@ -7,20 +7,24 @@ server.kill()
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from integration.network import becomes_true
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from integration.netns import Namespace
 
 LOG_LINES = 40
 END_SECONDS = 30.0
+STILL = {"T", "Z", "X"}  # stopped, or it has ended
 
 
 class Daemon:
@@ -71,17 +75,34 @@ class Daemon:
             )
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        """Send a signal, SIGTERM for an orderly end; unless it only stops or continues the process,
-        wait for its end. That it has ended already is fine."""
+        """Send a signal, SIGTERM for an orderly end, and wait until it stands still (SIGSTOP) or
+        has ended; SIGCONT waits for nothing. That it has ended already is fine."""
         if self._process is None:
             return
         self._process.send_signal(number)
-        if number not in {signal.SIGSTOP, signal.SIGCONT}:
+        if number == signal.SIGSTOP:
+            wait_stopped(self.pid)
+        elif number != signal.SIGCONT:
             self.wait()
 
     def read_tail(self) -> str:
         """The last lines of its log."""
         return read_tail(self.log)
+
+
+def wait_stopped(pid: int) -> None:
+    """Wait until a process that was sent SIGSTOP does nothing more: a thread that the signal has
+    not reached yet goes on, and may answer."""
+    assert becomes_true(lambda: _states(pid) <= STILL, END_SECONDS), f"{pid} does not stop"
+
+
+def _states(pid: int) -> set[str]:
+    """The states of a process's threads, in the letters of proc(5)."""
+    found = set()
+    for task in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # it ends meanwhile
+            found.add(task.read_text().rpartition(")")[2].split()[0])
+    return found
 
 
 def read_tail(log: Path) -> str:

@@ -26,7 +26,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from integration.daemon import read_tail
+from integration.daemon import read_tail, wait_stopped
 from integration.netns import Namespace, enter
 from integration.network import becomes_true
 
@@ -89,14 +89,17 @@ class Process:
             )
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        """Send a signal; unless it only stops or continues the process, wait for its end."""
+        """Send a signal, and wait until it stands still (SIGSTOP) or has ended; SIGCONT waits for
+        nothing."""
         if not self.is_running:
             return
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
             if number == signal.SIGCONT and self._entrance is not None:
                 self._entrance.send_signal(number)  # nsenter stops itself when its child is stopped
-        if number not in {signal.SIGSTOP, signal.SIGCONT}:
+        if number == signal.SIGSTOP:
+            wait_stopped(self.pid)
+        elif number != signal.SIGCONT:
             self.wait()
 
     def wait(self) -> None:

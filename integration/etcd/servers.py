@@ -126,7 +126,7 @@ class Cluster:
         return [member.url for member in self.members]
 
     def kill(self, member: Server, number: int = signal.SIGKILL) -> None:
-        """Send `member` a signal; unless it is SIGSTOP or SIGCONT, wait for its end."""
+        """As `Daemon.kill`."""
         member.kill(number)
 
     def restart(self, member: Server) -> None:

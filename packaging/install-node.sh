@@ -96,17 +96,16 @@ write_kubeconfig() {
 find_network_list() {
     local list own=${NETWORK_LIST:-/etc/cni-ipam/network.conflist}
     local given=("${own%/*}"/*)
-    if [ -e "$own" ] || ! [ -e "${given[0]}" ]; then
-        for list in "$own" "$here/../conf/30-kubernetes.conflist"; do
-            [ -e "$list" ] || continue
-            is_network_list "$list" ||
-                die "$list is not a network list: it needs a name and plugins, each with a type, as JSON"
-            echo "$list"
-            return
-        done
-        die "no network list"
-    fi
-    die "the ConfigMap has ${given[*]##*/}, but no ${own##*/}: kubectl create configmap cni-ipam --from-file=${own##*/}"
+    [ -e "$own" ] || ! [ -e "${given[0]}" ] ||
+        die "the ConfigMap has ${given[*]##*/}, but no ${own##*/}: kubectl create configmap cni-ipam --from-file=${own##*/}"
+    for list in "$own" "$here/../conf/30-kubernetes.conflist"; do
+        [ -e "$list" ] || continue
+        is_network_list "$list" ||
+            die "$list is not a network list: it needs a name and plugins, each with a type, as JSON"
+        echo "$list"
+        return
+    done
+    die "no network list"
 }
 
 # A runtime that finds anything else has no network at all.

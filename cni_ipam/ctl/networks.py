@@ -14,7 +14,7 @@ from cni_ipam.cni.netconf import CALICO_NAME, OUR_NAME, is_chained, parse_routes
 from cni_ipam.cni.settings import find_node_name, parse_lock_file
 from cni_ipam.errors import OperatorError
 from cni_ipam.lean.record import replace
-from cni_ipam.routes.plan import RouteSettings
+from cni_ipam.routes.plan import RouteSettings, outlives_blackholes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,10 +50,8 @@ class Role:
 
     @property
     def outlives_blackholes(self) -> bool:
-        """Whether its pods have routes of their own, as far as it is for this role to say: a
-        block's blackhole is more specific than a bridge's route, so under `bridge` they depend on
-        the chained role's host routes."""
-        return self.routes.host if self.chained else self.type != "bridge"
+        """Whether its pods keep their way under a blackhole, as far as this role can say."""
+        return outlives_blackholes(self.type, self.routes, chained=self.chained)
 
 
 @dataclass(frozen=True)

@@ -101,18 +101,21 @@ def _look(session: Session, node: str | None) -> list[Judgement]:
 
 
 def _tell(mended: Mended) -> None:
-    """What was done, and what remains for the operator. Raises the first refusal."""
+    """What was done, and what remains for the operator. Raises the first refusal, and Exit if
+    something remains."""
     for change in mended.done:
         print(change.when_done)
     if not mended.done and not mended.errors:
         print("nothing to change")
-    for one in mended.judgements:
-        if one.state != OK and not one.can_be_mended:
-            print(f"{one.state}: {one.text}", file=sys.stderr)
+    remaining = [one for one in mended.judgements if one.state != OK and not one.can_be_mended]
+    for one in remaining:
+        print(f"{one.state}: {one.text}", file=sys.stderr)
     for error in mended.errors[1:]:
         print(error.msg, file=sys.stderr)
     for error in mended.errors:
         raise error
+    if remaining:
+        raise typer.Exit(1)
 
 
 def _row(one: Judgement) -> list[str]:

@@ -152,6 +152,7 @@ class Watch:
         self._ear, self._bell = socket.socketpair()
         self._bell.setblocking(False)
         self._stores: set[Datastore] = set()
+        self._reopened = 0
 
     def run(self) -> None:
         """Follow changes until SIGTERM or SIGINT."""
@@ -177,6 +178,7 @@ class Watch:
 
     def reopen(self) -> None:
         """Let all watches begin again, in the datastore that is the right one by then."""
+        self._reopened += 1
         for store in list(self._stores):
             store.close()
 
@@ -198,10 +200,13 @@ class Watch:
         """Tell of each change under a prefix; in a thread of its own."""
         followers = [follower for follower in self._followers if prefix in follower.prefixes]
         while not self._ended.is_set():
+            reopened = self._reopened
             # A datastore that cannot be watched is told of by those who want to read it.
             with suppress(CniIpamError), closing(self._open_store()) as store:
                 self._stores.add(store)
                 try:
+                    if reopened != self._reopened:  # it is the former one, and nobody closes it
+                        continue
                     changes = store.watch(prefix)
                     # What changed before the watch began is known to nobody.
                     self._tell(followers)

@@ -132,8 +132,8 @@ class EtcdClient:
             if is_hasty:
                 answer_seconds = FIRST_ANSWER_SECONDS
                 # Whoever has little time has some for each member.
-                left = deadline - time.monotonic()
-                until -= left - left / (len(self._endpoints) - tries)
+                now = time.monotonic()
+                until = now + (deadline - now) / (len(self._endpoints) - tries)
             try:
                 return self._ask(path, body, connect_seconds, answer_seconds, until)
             except _Unserved as failure:

@@ -198,10 +198,10 @@ class KubernetesReader:
             # Rights are looked at first: a role may name the newer group alone.
             error = unauthorized
         try:
-            has_answer = not self._is_group_certain and self._has_only_newer()
+            is_elsewhere = not self._is_group_certain and self._has_only_newer()
         except Unauthorized:  # of our own question; the first refusal says more
-            has_answer = False
-        if not has_answer:
+            is_elsewhere = False
+        if not is_elsewhere:
             raise error
         return self._served(step, *arguments)
 

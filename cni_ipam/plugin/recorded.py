@@ -7,7 +7,7 @@ from cni_ipam.datastore import keys
 from cni_ipam.ipam.view import read_blocks, read_view
 from cni_ipam.lean import log
 from cni_ipam.lean.record import record
-from cni_ipam.routes.plan import wanted_blackholes
+from cni_ipam.routes.plan import outlives_blackholes, wanted_blackholes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,13 +48,11 @@ def find_recorded(context: Context) -> Recorded:
 
 
 def holds_blocks(context: Context) -> bool:
-    """Whether this call looks after blackhole routes.
-
-    Under `bridge` only a chained role that makes host routes does: a block's blackhole is more
-    specific than the bridge's own route, so it would cut off pods that have none."""
+    """Whether this call looks after blackhole routes."""
     netconf = context.netconf
-    outlives = netconf.routes.host if netconf.chained else netconf.type != "bridge"
-    return netconf.routes.blackhole and outlives
+    return netconf.routes.blackhole and outlives_blackholes(
+        netconf.type, netconf.routes, chained=netconf.chained
+    )
 
 
 def hold_blocks(context: Context, blocks: Iterable[Cidr]) -> None:

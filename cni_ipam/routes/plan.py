@@ -123,6 +123,16 @@ def wanted_blackholes(blocks: Iterable[Cidr]) -> list[Cidr]:
     return list(dict.fromkeys([block for block in blocks if block.prefix < BITS[block.version]]))
 
 
+def outlives_blackholes(interface_type: str, routes: RouteSettings, *, chained: bool) -> bool:
+    """Whether the pods of a network have routes of their own, as far as one of its roles can say:
+    the interface plugin of that type, or the chained one.
+
+    A block's blackhole is more specific than a bridge's route, so under `bridge` it cuts off the
+    pods that have no host routes, which the chained role makes.
+    """
+    return routes.host if chained else interface_type != "bridge"
+
+
 def is_host_device(link: FoundLink, pod_link: FoundLink, namespace: int) -> bool:
     """Whether `link` is the peer of `pod_link`, which lies in the namespace of that id.
 

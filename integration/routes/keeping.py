@@ -36,23 +36,37 @@ NOW = 1_800_000_000_000_000_000
 OURS = ("proto", "85")
 PATIENCE_SECONDS = 15.0
 POOL = {"cidr": "10.9.0.0/24", "blockSize": 29}
+SECOND_POOL = {"cidr": "10.8.0.0/24", "blockSize": 29}
 BRIDGE = {"type": "bridge", "bridge": "cni0", "isGateway": True, "ipMasq": False}
 PTP = {"type": "ptp", "ipMasq": False}
 
 
 class KeptNode(Node):
-    """A node by the name of `node1`, with one network."""
+    """A node by the name of `node1`, with one network; the rest is `make_network`'s."""
 
     def __init__(
-        self, lab: Lab, folder: Path, main: Json = PTP, *, pool: Json = POOL, **settings: Any
+        self, lab: Lab, folder: Path, main: Json = PTP, pool: Json = POOL, **more: Any
     ) -> None:
         super().__init__(lab, folder, NODE)
         self.lab = lab
-        common = {"nodename": NODE, **settings}
-        pools = [{"name": "pool1", "spec": pool}]
-        ipam = {"type": "cni-ipam", "default_pools": pools, **common}
-        plugins = [{**main, "ipam": ipam}, {"type": "cni-ipam", **common}]
-        self.write_network({"cniVersion": "1.1.0", "name": NETWORK, "plugins": plugins})
+        self.make_network(NETWORK, main, pool, **more)
+
+    def make_network(
+        self,
+        name: str,
+        main: Json = PTP,
+        pool: Json = SECOND_POOL,
+        *,
+        chained: bool = True,
+        **settings: Any,
+    ) -> None:
+        """A network that an interface plugin makes, with addresses of a pool of its own."""
+        ours = {"type": "cni-ipam", "nodename": NODE, **settings}
+        wanted = {f"ipv{parse_cidr(pool['cidr']).version}_pools": [pool["cidr"]]}
+        pools = [{"name": f"pool-{name}", "spec": pool}]
+        ipam = {**ours, **wanted, "default_pools": pools}
+        plugins = [{**main, "ipam": ipam}, *([ours] if chained else [])]
+        self.write_network({"cniVersion": "1.1.0", "name": name, "plugins": plugins})
 
     # Records
 
@@ -100,9 +114,10 @@ class KeptNode(Node):
 
     def make_pool(self, **spec: Any) -> None:
         """The pool of the network as it is, or with another spec, without any ADD."""
-        fields = codec.new_resource("IPPool", "pool1", POOL | spec, NOW, bytes(16))
+        name = f"pool-{NETWORK}"
+        fields = codec.new_resource("IPPool", name, POOL | spec, NOW, bytes(16))
         self.var_lib.joinpath("cni-ipam").mkdir(exist_ok=True)
-        self.write(f"{keys.POOLS}pool1", json.loads(fields))
+        self.write(f"{keys.POOLS}{name}", json.loads(fields))
 
     # The kernel
 
@@ -147,9 +162,10 @@ class KeptNode(Node):
         return lines
 
     def repair(self, *words: str) -> list[str]:
-        """What `repair` tells of what it did."""
+        """What `repair` tells of what it did; its exit status must tell whether something is left
+        that it could not mend."""
         done = self.routes("repair", *words)
-        assert 0 == done.returncode, done.stderr
+        assert (1 if done.stderr else 0) == done.returncode, done.stderr
         return done.stdout.splitlines()
 
     def states(self) -> dict[str, str]:

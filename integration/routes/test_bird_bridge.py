@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from integration.bird import Bird, with_bird
-from integration.netns import Lab
 from integration.network import becomes_true, find_obstacle, pings
 from integration.routes.bgp import give_address, resource
-from integration.routes.keeping import BRIDGE, NODE, PTP, KeptNode
+from integration.routes.keeping import BRIDGE, NODE, POOL, KeptNode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from integration.netns import Namespace
+    from integration.netns import Lab, Namespace
 
 OBSTACLE = find_obstacle()
 pytestmark = [with_bird, pytest.mark.skipif(OBSTACLE is not None, reason=OBSTACLE or "")]
@@ -36,18 +35,9 @@ protocol bgp node1 {
 
 
 @pytest.fixture
-def lab() -> Iterator[Lab]:
-    """Namespaces for a node, its pods and a router."""
-    with Lab() as made:
-        yield made
-
-
-@pytest.fixture
 def node(lab: Lab, tmp_path: Path) -> KeptNode:
     """A node whose one network is a bridge, with the usual settings of routes."""
-    made = KeptNode(lab, tmp_path)
-    write_network(made, "net", "10.9.0.0/24", [BRIDGE])
-    return made
+    return KeptNode(lab, tmp_path, BRIDGE, chained=False)
 
 
 @pytest.fixture
@@ -61,16 +51,6 @@ def router(lab: Lab, node: KeptNode, tmp_path: Path) -> Iterator[Bird]:
     with Bird("router", space, tmp_path) as made:
         made.start(ROUTER_CONFIG)
         yield made
-
-
-def write_network(node: KeptNode, name: str, cidr: str, plugins: list[dict], **settings) -> None:
-    """A network with a pool of its own; the first of `plugins` asks for addresses."""
-    common = {"nodename": NODE, **settings}
-    pool = {"name": f"pool-{name}", "spec": {"cidr": cidr, "blockSize": 29}}
-    ipam = {"type": "cni-ipam", "default_pools": [pool], "ipv4_pools": [cidr], **common}
-    first, *others = plugins
-    listed = [{**first, "ipam": ipam}, *({**other, **common} for other in others)]
-    node.write_network({"cniVersion": "1.1.0", "name": name, "plugins": listed})
 
 
 def add(node: KeptNode, network: str) -> tuple[Namespace, str, str]:
@@ -114,9 +94,8 @@ def test_the_pods_of_a_bridge_stay_reachable(node, router, tmp_path):
 
 def test_beside_birds_blackholes_a_bridge_gets_none(node, router, tmp_path):
     """The other network's block has BIRD's; routers hear of both."""
-    chained = {"type": "cni-ipam"}
-    write_network(node, "held", "10.19.0.0/24", [PTP, chained], routes={"blackhole": False})
-    write_network(node, "net", "10.9.0.0/24", [BRIDGE], routes={"blackhole": False})
+    node.make_network("held", routes={"blackhole": False})
+    node.make_network("net", BRIDGE, POOL, chained=False, routes={"blackhole": False})
     (_, address, block), (_, other, held) = add(node, "net"), add(node, "held")
     with Bird(NODE, node.namespace, tmp_path) as bird:
         start_bird(node, bird)

@@ -13,7 +13,7 @@ from cni_ipam.ctl.networks import NodeSettings
 from cni_ipam.datastore import keys
 from cni_ipam.routes.plan import RouteSettings
 from integration.network import BUNDLE, find_obstacle, pings
-from integration.routes.keeping import BRIDGE, NODE, POOL, PTP, KeptNode
+from integration.routes.keeping import BRIDGE, NODE, KeptNode
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -153,8 +153,10 @@ def test_a_place_that_is_taken_is_told_and_left(kept):
     )
     assert [finding] == kept.findings()
 
-    assert ["nothing to change"] == kept.repair()
+    done = kept.routes("repair")
 
+    said = (done.returncode, done.stdout, done.stderr)
+    assert (1, "nothing to change\n", f"{finding}\n") == said
     assert [] == kept.ours()
 
 
@@ -284,10 +286,7 @@ def test_a_bridge_without_the_chained_role_keeps_its_pods(lab, tmp_path):
     """Beside a network that has blackholes: one would take the bridge's pods from the node."""
     kept = KeptNode(lab, tmp_path)
     kept.add_pod()
-    pools = [{"name": "pool2", "spec": POOL | {"cidr": "10.8.0.0/24"}}]
-    ipam = {"type": "cni-ipam", "nodename": NODE, "default_pools": pools, "ipv4_pools": ["pool2"]}
-    plugins = [{**BRIDGE, "ipam": ipam}]
-    kept.write_network({"cniVersion": "1.1.0", "name": "bridged", "plugins": plugins})
+    kept.make_network("bridged", BRIDGE, chained=False)
     pod = lab.namespace("pod")
     (ip,) = kept.add("bridged", pod)["ips"]
 
@@ -312,11 +311,7 @@ def test_another_nodes_name_is_refused(kept):
 def test_a_network_with_another_datastore_is_refused(kept):
     """By the records of one the other's running pods would lose their routes."""
     kept.add_pod()
-    common = {"nodename": NODE, "sqlite_path": "/var/lib/other/ipam.db"}
-    pools = [{"name": "pool2", "spec": POOL | {"cidr": "10.8.0.0/24"}}]
-    ipam = {"type": "cni-ipam", "default_pools": pools, **common}
-    plugins = [{**PTP, "ipam": ipam}, {"type": "cni-ipam", **common}]
-    kept.write_network({"cniVersion": "1.1.0", "name": "other", "plugins": plugins})
+    kept.make_network("other", sqlite_path="/var/lib/other/ipam.db")
     kept.add("other", kept.lab.namespace("pod"))
     before = kept.ours()
     assert 4 == len(before)

@@ -12,7 +12,7 @@ from cni_ipam.datastore.sqlite import SqliteDatastore
 from integration.etcd.node import put_node, put_pool
 from integration.etcd.servers import Cluster
 from integration.network import becomes_true, find_obstacle, pings
-from integration.routes.keeping import BRIDGE, NODE, PATIENCE_SECONDS, POOL, PTP, KeptNode
+from integration.routes.keeping import BRIDGE, NODE, PATIENCE_SECONDS, KeptNode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -152,18 +152,9 @@ def test_a_lock_that_is_held_is_waited_for(kept, watching):
     assert soon(lambda: 2 == len(kept.ours()))
 
 
-def write_network(kept: KeptNode, name: str, main, *, chained: bool = True, **settings) -> None:
-    """Another network, with a pool of its own."""
-    pools = [{"name": "pool2", "spec": POOL | {"cidr": "10.8.0.0/24"}}]
-    common = {"type": "cni-ipam", "nodename": NODE, **settings}
-    ipam = {**common, "default_pools": pools, "ipv4_pools": ["pool2"]}
-    plugins = [{**main, "ipam": ipam}, *([common] if chained else [])]
-    kept.write_network({"cniVersion": "1.1.0", "name": name, "plugins": plugins})
-
-
 def test_the_pods_of_a_network_that_came_later_keep_their_routes(kept, watching):
     """Lists are written at any time."""
-    write_network(kept, "second", PTP)
+    kept.make_network("second")
     kept.add("second", kept.lab.namespace("pod"))
     before = kept.ours()
     assert 4 == len(before)
@@ -175,7 +166,7 @@ def test_the_pods_of_a_network_that_came_later_keep_their_routes(kept, watching)
 
 def test_the_pods_of_a_bridge_that_came_later_are_not_cut_off(kept, watching):
     """A blackhole of their block would hide them."""
-    write_network(kept, "bridged", BRIDGE, chained=False)
+    kept.make_network("bridged", BRIDGE, chained=False)
     before = kept.ours()
     (ip,) = kept.add("bridged", kept.lab.namespace("pod"))["ips"]
 
@@ -185,7 +176,7 @@ def test_the_pods_of_a_bridge_that_came_later_are_not_cut_off(kept, watching):
 
 def test_the_datastore_of_the_networks_is_followed(kept, watching, monkeypatch):
     """Also of changes there it is told."""
-    write_network(kept, "net", PTP, sqlite_path="/var/lib/cni-ipam/new.db")
+    kept.make_network("net", sqlite_path="/var/lib/cni-ipam/new.db")
     new = str(kept.database.with_name("new.db"))
     monkeypatch.setattr(kept, "open_store", lambda: SqliteDatastore(new))
     kept.add_pod()
@@ -198,7 +189,7 @@ def test_the_datastore_of_the_networks_is_followed(kept, watching, monkeypatch):
 
 def test_networks_that_contradict_each_other_change_nothing(kept, watching):
     """By the records of one the other's pods would lose their routes."""
-    write_network(kept, "other", PTP, sqlite_path="/var/lib/cni-ipam/other.db")
+    kept.make_network("other", sqlite_path="/var/lib/cni-ipam/other.db")
     kept.add("other", kept.lab.namespace("pod"))
     before = kept.ours()
 

@@ -70,11 +70,10 @@ class Counting(Follower):
 
 
 @contextmanager
-def running(follower, store=None, say=None):
+def running(follower, open_store=MemoryDatastore, say=lambda _: None):
     """The loop in this process's main thread is the test's helper: it runs in another one, so it
     gets no signals."""
-    store = store or MemoryDatastore()
-    made = Watch(lambda: store, [follower], say or (lambda _: None), lambda: None)
+    made = Watch(open_store, [follower], say, lambda: None)
     thread = threading.Thread(target=made.run)
     thread.start()
     try:
@@ -113,7 +112,7 @@ def test_a_follower_acts_after_a_change():
     store = MemoryDatastore()
     follower = Counting(look=lambda: values(store))
 
-    with running(follower, store):
+    with running(follower, lambda: store):
         assert follower.is_noted(1)
         assert follower.sees([])
         store.commit([Write("/a/1", "x", ABSENT)])
@@ -129,7 +128,7 @@ def test_a_follower_does_not_act_for_what_does_not_concern_it():
         return False
 
     store, follower = MemoryDatastore(), Counting(heeds=heeds)
-    with running(follower, store):
+    with running(follower, lambda: store):
         assert follower.is_noted(1)
         store.commit([Write("/b/1", "x", ABSENT)])
         assert not seen.is_set()
@@ -199,17 +198,12 @@ def test_a_watch_that_fails_is_begun_again():
             raise failures.pop()
         return store
 
-    made = Watch(open_store, [follower], lambda _: None, lambda: None)
-    thread = threading.Thread(target=made.run)
-    thread.start()
-    assert follower.is_noted(1)
-    store.commit([Write("/a/1", "x", ABSENT)])
-    assert follower.sees(["x"])
-    made.end()
-    thread.join(PATIENCE_SECONDS)
+    with running(follower, open_store):
+        assert follower.is_noted(1)
+        store.commit([Write("/a/1", "x", ABSENT)])
+        assert follower.sees(["x"])
 
     assert [] == failures
-    assert not thread.is_alive()
 
 
 def test_watches_begin_again_where_the_datastore_is_now():
@@ -218,19 +212,37 @@ def test_watches_begin_again_where_the_datastore_is_now():
     later.commit([Write("/a/1", "x", ABSENT)])
     places = [former]
     follower = Counting(look=lambda: values(places[-1]))
-    made = Watch(lambda: places[-1], [follower], lambda _: None, lambda: None)
-    thread = threading.Thread(target=made.run)
-    thread.start()
-    assert follower.is_noted(1)
+    with running(follower, lambda: places[-1]) as made:
+        assert follower.is_noted(1)
 
-    places.append(later)
-    made.reopen()
+        places.append(later)
+        made.reopen()
 
-    assert follower.is_noted(2)
-    assert follower.sees(["x"])
-    made.end()
-    thread.join(PATIENCE_SECONDS)
-    assert not thread.is_alive()
+        assert follower.is_noted(2)
+        assert follower.sees(["x"])
+
+
+def test_a_watch_that_is_just_beginning_begins_again():
+    """The store that it is opening may be the former one."""
+    former, later = MemoryDatastore(), MemoryDatastore()
+    is_opening, has_moved = threading.Event(), threading.Event()
+
+    def open_store():
+        if has_moved.is_set():
+            return later
+        is_opening.set()
+        has_moved.wait(PATIENCE_SECONDS)
+        return former
+
+    follower = Counting()
+    with running(follower, open_store) as made:
+        assert is_opening.wait(PATIENCE_SECONDS)
+        made.reopen()
+        has_moved.set()
+        assert follower.is_noted(1)
+        later.commit([Write("/a/1", "x", ABSENT)])
+
+        assert follower.is_noted(2)
 
 
 def test_stores_that_cannot_be_watched_are_not_kept():
@@ -243,7 +255,7 @@ def test_stores_that_cannot_be_watched_are_not_kept():
 
     store.watch = refuse
     follower = Counting()
-    with running(follower, store) as made:
+    with running(follower, lambda: store) as made:
         for _ in range(3):
             assert tries.acquire(timeout=PATIENCE_SECONDS)
         assert len(made._stores) <= 1

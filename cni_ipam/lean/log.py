@@ -10,8 +10,9 @@ processes never tear each other's lines and a killed one loses none. A log file 
 written is reported on stderr, once, and never fails the caller.
 
 The file is rotated by `configure`, that is at the start of a process, before any lock is held. Who
-rotates holds an exclusive flock on the file, who writes a shared one, and neither ever waits: a
-rotation that cannot be had now is left to the next process. Old files are gzipped then, and those
+rotates holds an exclusive flock on the file for the moment that takes, who writes a shared one. A
+rotation that cannot be had now is left to the next process; a writer lets another's pass, but waits
+for nobody who holds the file for longer. Old files are gzipped then, and those
 that are too many or too old removed (Calico's log_file_max_size, _max_age and _max_count).
 """
 
@@ -29,6 +30,8 @@ _PREFIX = ("DEBUG ", "INFO  ", "ERROR ")
 _STAMP_LENGTH = len("2026-11-21T10-26-59.938")
 _SECONDS_PER_DAY = 86400
 _CHUNK_BYTES = 1 << 20
+_TRIES = 20
+_PAUSE_SECONDS = 0.001
 
 
 class _Logger:
@@ -134,17 +137,17 @@ def _write_stderr(line: bytes) -> None:
 
 
 def _append(path: str, line: bytes) -> None:
-    descriptor = _open(path)
-    try:
-        if not _lock(descriptor, fcntl.LOCK_SH) or not _is_at(descriptor, path):
-            # Rotated since it was opened.
+    for tries_left in range(_TRIES, -1, -1):
+        descriptor = _open(path)
+        try:
+            is_kept = _lock(descriptor, fcntl.LOCK_SH) and _is_at(descriptor, path)
+            # Whoever holds it for longer than it takes to rotate is not waited for.
+            if is_kept or not tries_left:
+                posix.write(descriptor, line)
+                return
+        finally:
             posix.close(descriptor)
-            descriptor = -1
-            descriptor = _open(path)
-        posix.write(descriptor, line)
-    finally:
-        if descriptor >= 0:
-            posix.close(descriptor)
+        time.sleep(_PAUSE_SECONDS)
 
 
 def _open(path: str) -> int:

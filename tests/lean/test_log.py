@@ -285,7 +285,21 @@ class TestRotation:
         assert b"left" == gzip.decompress((path.parent / f"{left.name}.gz").read_bytes())
         assert not (path.parent / f"{left.name}.part").exists()
 
-    def test_who_meets_a_rotation_does_not_wait(self, path: Path) -> None:
+    def test_a_line_amid_a_rotation_goes_to_the_new_file(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """In the old one it could come after all was compressed."""
+        self.fill(path)
+        old = path.with_name("old")
+        monkeypatch.setattr(log.time, "sleep", lambda _: path.rename(old))
+        log.configure("info", str(path))
+        with path.open() as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            log.info("new")
+        assert MEGABYTE == old.stat().st_size
+        assert path.read_text().endswith(" INFO  new\n")
+
+    def test_who_meets_a_rotation_does_not_wait_for_long(self, path: Path) -> None:
         """Neither to rotate nor to write."""
         self.fill(path)
         with path.open() as other:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 PROGRAMS = ROOT / "build" / "bird" / "usr" / "sbin"
 # A session comes up some 5 s after its BIRDs, the connect delay; a lost attempt costs more.
-PATIENCE_SECONDS = 40.0
+PATIENCE_SECONDS = 120.0
 _ROUTE = re.compile(r"^(\S+/\d+)\s", re.MULTILINE)
 MISSING = find_missing("bird")
 with_bird = pytest.mark.skipif(MISSING is not None, reason=MISSING or "")

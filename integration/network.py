@@ -41,7 +41,8 @@ TOOLS = ROOT / "build" / "tools"
 OURS = ("cni-ipam", "calico-ipam")
 THEIRS = ("ptp", "bridge", "host-local", "portmap")
 ENTER = 'mount --bind "$0" /var/lib && exec "$@"'
-PATIENCE_SECONDS = 10.0
+# What takes a moment takes many where others are at work; who waits goes on as soon as it is so.
+PATIENCE_SECONDS = 60.0
 
 
 def find_obstacle() -> str | None:
@@ -95,8 +96,11 @@ class Node:
     # The runtime
 
     def write_network(self, conflist: Json) -> None:
-        """Put a network list where the runtime looks for it."""
-        (self.networks / f"{conflist['name']}.conflist").write_text(json.dumps(conflist))
+        """Put a network list where the runtime looks for it; who reads it meanwhile sees all of the
+        former one or all of this one."""
+        draft = self.networks / f".{conflist['name']}.draft"
+        draft.write_text(json.dumps(conflist))
+        draft.rename(self.networks / f"{conflist['name']}.conflist")
 
     def cnitool(self, verb: str, network: str, pod: Namespace, **variables: str) -> Done:
         """Run cnitool; `variables` are CNI_IFNAME, CNI_ARGS, CAP_ARGS."""

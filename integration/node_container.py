@@ -18,6 +18,8 @@ import yaml
 from integration.network import ROOT
 from integration.test_install import make_bundle
 
+# Long before the kubelet would kill what does not end.
+END_SECONDS = 20
 LIST = "etc/cni/net.d/10-cni-ipam.conflist"
 KUBECONFIG = "etc/cni/net.d/cni-ipam-kubeconfig"
 NAME = "var/lib/cni-ipam/nodename"
@@ -54,12 +56,13 @@ class ApiServer:
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 api.requests.append((self.path, self.headers["Authorization"], body))
+                status = api.status  # which a test may change meanwhile
                 answer = {"kind": "Status", "message": "no such luck"}
-                if api.status == 201:
+                if status == 201:
                     api.given += 1
                     answer = {"kind": "TokenRequest", "status": {"token": f"token-{api.given}"}}
                 text = json.dumps(answer).encode()
-                self.send_response(api.status)
+                self.send_response(status)
                 self.send_header("Content-Length", str(len(text)))
                 self.end_headers()
                 self.wfile.write(text)
@@ -122,13 +125,13 @@ class Pod:
 
     @contextlib.contextmanager
     def running(self, verb, **environment):
-        """A container that runs until SIGTERM, which it obeys at once."""
+        """A container that runs until SIGTERM, which it obeys."""
         process = self.start(verb, **environment)
         try:
             yield process
         finally:
             process.terminate()
-            process.communicate(timeout=5)
+            process.communicate(timeout=END_SECONDS)
 
     def read_token(self):
         config = yaml.safe_load((self.node / KUBECONFIG).read_text())

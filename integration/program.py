@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 NETWORK = "net"
 NODE = "node1"
 POOL = {"name": "pool", "spec": {"cidr": "10.77.0.0/24", "blockSize": 26}}
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 180
 
 
 @record

@@ -57,8 +57,12 @@ def look_at_machine() -> list[object]:
         subprocess.run(["ip", *words], capture_output=True, text=True, check=True).stdout
         for words in (["-o", "link"], ["route", "show", "table", "all"])
     ]
-    demos = [name for name in list_folder(tempfile.gettempdir()) if name.startswith("cni-demo-")]
-    return [*shown, [list_folder(place) for place in PLACES], demos]
+    return [*shown, [list_folder(place) for place in PLACES]]
+
+
+def list_demos() -> list[str]:
+    """The folders of demos."""
+    return [name for name in list_folder(tempfile.gettempdir()) if name.startswith("cni-demo-")]
 
 
 def list_namespaces(pid: int) -> list[str]:
@@ -69,13 +73,14 @@ def list_namespaces(pid: int) -> list[str]:
 @pytest.fixture(scope="module")
 def demo() -> Outcome:
     """The demo as it is, run once."""
-    before, started = look_at_machine(), time.monotonic()
+    before, started = (look_at_machine(), list_demos()), time.monotonic()
     process = subprocess.Popen(
         COMMAND, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=300)
     seconds = time.monotonic() - started
-    return Outcome(process.pid, process.returncode, output, seconds, before == look_at_machine())
+    unchanged = before == (look_at_machine(), list_demos())
+    return Outcome(process.pid, process.returncode, output, seconds, unchanged)
 
 
 def test_demo_succeeds(demo: Outcome) -> None:
@@ -108,7 +113,7 @@ def test_demo_fails_where_something_is_not_as_it_should_be(tmp_path: Path) -> No
     conflist = json.loads((ROOT / "conf" / "10-cni-ipam.conflist").read_text())
     conflist["plugins"][1]["routes"] = {"host": False}
     (tmp_path / "list.conflist").write_text(json.dumps(conflist))
-    before = look_at_machine()
+    before = look_at_machine(), list_demos()
 
     done = subprocess.run(
         [*COMMAND, str(tmp_path / "list.conflist")],
@@ -120,12 +125,12 @@ def test_demo_fails_where_something_is_not_as_it_should_be(tmp_path: Path) -> No
 
     assert 1 == done.returncode
     assert "FAILED: this should hold, and does not: one host route" in done.stdout
-    assert before == look_at_machine()
+    assert before == (look_at_machine(), list_demos())
 
 
 def test_interrupted_demo_tidies_up() -> None:
     """Ctrl-C amid its steps, which goes to its children too."""
-    before = look_at_machine()
+    before = look_at_machine(), list_demos()
     process = subprocess.Popen(
         ["env", "--default-signal=INT", *COMMAND],  # which whoever runs the tests may ignore
         cwd=ROOT,
@@ -141,9 +146,9 @@ def test_interrupted_demo_tidies_up() -> None:
     at_work = list_namespaces(process.pid)
     os.killpg(process.pid, signal.SIGINT)
 
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=300)
 
     assert 130 == process.returncode, output
     assert 4 == len(at_work)
     assert [] == list_namespaces(process.pid)
-    assert before == look_at_machine()
+    assert before == (look_at_machine(), list_demos())

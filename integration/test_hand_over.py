@@ -99,7 +99,9 @@ def test_a_long_configuration_goes_along(node):
 
 def executions_of(node, verb, user, trace):
     """The programs that one call executes, each with its process."""
-    wrapper = ("strace", "-f", "-e", "trace=execve", "-o", str(trace))
+    # What else it tells, of signals and ends, could break a line in two.
+    quiet = ("-qq", "-e", "signal=none")
+    wrapper = ("strace", "-f", *quiet, "-e", "trace=execve", "-o", str(trace))
     answer = node.program.call(verb, stdin=node.netconf(user), wrapper=wrapper)
     assert 0 == answer.status, answer.stdout
     lines = re.findall(r'^(\d+) +execve\("([^"]+)", .* = 0$', trace.read_text(), re.MULTILINE)

@@ -106,9 +106,12 @@ def test_kills_at_random_lose_nothing(program, pace):
                 held.pop(f"net.{container}", None)
         calls = [program.start(verb, c) for verb, c in zip(verbs, chosen, strict=True)]
         answers = kill_after(calls, [chance.uniform(0, 1.3 * pace) for _ in calls])
+        survived = sum(answer.status == 0 for answer in answers)
+        survivors += survived
+        # The machine may have more or less to do than when the pace was taken.
+        pace *= {0: 1.5, AT_ONCE: 0.7}.get(survived, 1.0)
         for verb, container, answer in zip(verbs, chosen, answers, strict=True):
             assert answer.status in {0, KILLED}
-            survivors += answer.status == 0
             if verb == "ADD" and answer.status == 0:
                 held[f"net.{container}"] = answer.address
         assert_sound(program.survey(), held)

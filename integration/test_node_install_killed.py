@@ -10,6 +10,7 @@ import pytest
 from integration.network import becomes_true
 from integration.node_container import (
     COMMANDS,
+    END_SECONDS,
     LIST,
     NAME,
     ApiServer,
@@ -19,7 +20,7 @@ from integration.node_container import (
 )
 from integration.test_install import list_tree, make_bundle
 
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 120
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ def test_a_renewal_killed_at_any_step_leaves_a_kubeconfig(pod, tmp_path, api):
             break
         process.communicate()
     process.terminate()
-    process.communicate(timeout=5)
+    process.communicate(timeout=END_SECONDS)
     assert f"token-{api.given}" == pod.read_token()
     assert step > 8, "it has that many commands"
 

@@ -42,7 +42,7 @@ JOIN = (
     'for file; do shift; [ "$file" = -- ] && break; echo 0 >"$file/cgroup.procs"; done; exec "$@"'
 )
 NAMESPACES = ("--mount", "--net", "--uts", "--ipc", "--cgroup", "--pid")
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 _numbers = itertools.count(1)
 
 
@@ -97,8 +97,9 @@ class Process:
             os.kill(self.pid, number)
             if number == signal.SIGCONT and self._entrance is not None:
                 self._entrance.send_signal(number)  # nsenter stops itself when its child is stopped
-        if number == signal.SIGSTOP:
+        if number == signal.SIGSTOP and self._entrance is not None:
             wait_stopped(self.pid)
+            wait_stopped(self._entrance.pid)  # or it might stop itself after a SIGCONT
         elif number != signal.SIGCONT:
             self.wait()
 
@@ -256,18 +257,21 @@ def make_cgroups(name: str) -> list[Path]:
     return made
 
 
+def find_cgroups(name: str) -> list[Path]:
+    """The control groups `name` that there are below those of this process."""
+    places = (hierarchy / own.removeprefix("/") / name for hierarchy, own in _find_own_cgroups())
+    return [place for place in places if place.exists()]
+
+
 def remove_cgroup(cgroup: Path) -> None:
-    """Remove a control group with all below it; its processes have been ended, or are ending."""
+    """Remove a control group with all below it; its processes have been ended, or are ending, and
+    another test run may be removing it as well."""
 
     def remove() -> bool:
-        try:
+        with contextlib.suppress(OSError):
             for folder, _, _ in os.walk(cgroup, topdown=False):
                 os.rmdir(folder)
-        except FileNotFoundError:
-            return True
-        except OSError:
-            return False
-        return True
+        return not cgroup.exists()
 
     assert becomes_true(remove), f"{cgroup} still has processes"
 

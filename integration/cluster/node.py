@@ -17,6 +17,8 @@ import contextlib
 import http.client
 from typing import TYPE_CHECKING
 
+import yaml
+
 from cni_ipam.cni.kubernetes_settings import KubernetesSettings, parse_api_server
 from cni_ipam.datastore.kubernetes import KubernetesDatastore
 from cni_ipam.datastore.kubernetes_client import KubernetesClient
@@ -26,22 +28,26 @@ from integration.network import ROOT, Records, becomes_true
 from integration.program import NODE, SharedNode, inside
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
     from typing import Any
 
     from integration.cluster.cluster import Cluster
+    from integration.network import Done
 
     Json = dict[str, Any]
 
 ACCOUNT = "system:serviceaccount:kube-system:cni-ipam"
 CONF = ROOT / "conf"
 GROUP = "/apis/crd.projectcalico.org/v1"
+REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 RECORDS = ("ipamblocks", "blockaffinities", "ipamhandles")
 SET = (
     *("ippools", "ipreservations", "ipamconfigs", "clusterinformations"),
     *("bgppeers", "bgpconfigurations"),
 )
+# As kubectl knows them.
+NAMES = [f"{plural}.crd.projectcalico.org" for plural in (*SET, *RECORDS)]
 
 
 @contextlib.contextmanager
@@ -49,15 +55,65 @@ def custom_resources(cluster: Cluster, *manifests: str) -> Iterator[None]:
     """Within the block the API server has Calico's resources, the roles of conf/rbac.yaml, and
     what else of conf is named."""
     files = [str(CONF / name) for name in ("crds", "rbac.yaml", *manifests)]
+    texts = [(CONF / name).read_text() for name in ("rbac.yaml", *manifests)]
     for file in files:
         cluster.kubectl("apply", "-f", file)
-    wait = ("wait", "--for=condition=Established", "--timeout=60s", "-f", str(CONF / "crds"))
-    cluster.kubectl(*wait)
+    wait_served(cluster)
+    wait_heeded(cluster, *texts)
     try:
         yield
     finally:
         for file in reversed(files):
             cluster.kubectl("delete", "-f", file)
+
+
+def wait_served(cluster: Cluster, names: Iterable[str] = NAMES) -> None:
+    """Wait until the API server serves these resources, and kubectl knows them, both of which come
+    a moment after their definitions are established."""
+    done: list[Done] = []
+
+    def look() -> bool:
+        done[:] = [cluster.kubectl("get", ",".join(names), check=False)]
+        return done[0].returncode == 0
+
+    assert becomes_true(look), done[0].stderr
+
+
+def wait_heeded(cluster: Cluster, *manifests: str) -> None:
+    """Wait until the API server goes by the roles of these manifests and their bindings, which it
+    does a moment after it has taken them."""
+    found = [one for text in manifests for one in yaml.safe_load_all(text)]
+    rules = {
+        (one["kind"], one["metadata"]["name"]): one["rules"] for one in found if "rules" in one
+    }
+    for binding in (one for one in found if "roleRef" in one):
+        (subject,) = binding["subjects"]
+        account = f"system:serviceaccount:{subject['namespace']}:{subject['name']}"
+        for rule in rules[binding["roleRef"]["kind"], binding["roleRef"]["name"]]:
+            resource, _, subresource = rule["resources"][0].partition("/")
+            asked = {
+                "namespace": binding["metadata"].get("namespace", ""),
+                "group": rule["apiGroups"][0],
+                "resource": resource,
+                "subresource": subresource,
+                "verb": rule["verbs"][-1],
+                "name": rule.get("resourceNames", [""])[0],
+            }
+            wait_allowed(cluster, account, asked)
+
+
+def wait_allowed(cluster: Cluster, account: str, asked: Json, *, is_granted: bool = True) -> None:
+    """Wait until the API server allows an account what is asked, or no longer does."""
+    review = {
+        "kind": "SubjectAccessReview",
+        "apiVersion": "authorization.k8s.io/v1",
+        "spec": {"user": account, "resourceAttributes": asked},
+    }
+
+    def is_heeded() -> bool:
+        return is_granted == create(cluster, REVIEWS, review)["status"]["allowed"]
+
+    assert becomes_true(is_heeded), f"{account} is granted {asked}: not {is_granted}"
 
 
 class ApiNode(SharedNode):
@@ -128,7 +184,7 @@ def serves(cluster: Cluster, token: str) -> bool:
 
 def wait_until_expired(cluster: Cluster, token: str) -> None:
     """The API server refuses the token afterwards."""
-    assert becomes_true(lambda: not serves(cluster, token), 60), "the token does not expire"
+    assert becomes_true(lambda: not serves(cluster, token), 90), "the token does not expire"
 
 
 def clear_records(cluster: Cluster) -> None:

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 NODE = "node1"
 SYSTEM_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
-PATIENCE_SECONDS = 60.0
-# A pod runs some milliseconds before it answers. (With -T this wget dies of SIGSEGV.)
-FETCH = "for _ in 1 2 3 4 5; do timeout 3 wget -q -O- http://$1/ && break; sleep 0.2; done"
+PATIENCE_SECONDS = 120.0
+# A pod runs a moment before it answers. (With -T this wget dies of SIGSEGV.)
+FETCH = "for _ in $(seq 20); do timeout 3 wget -q -O- http://$1/ && break; sleep 0.5; done"
 
 
 class Pods(Access):

@@ -14,6 +14,7 @@ import pytest
 
 from integration.cluster.node import ApiNode, put_pool, read_records
 from integration.cluster.own_network import becomes_empty, granted, read_network, ready
+from integration.network import becomes_true
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,9 +64,11 @@ def count_ready(cluster: Cluster) -> int:
 
 
 def assert_agreed(cluster: Cluster, number: int) -> None:
-    """So many pods have so many addresses, and these are recorded, and no others."""
+    """So many pods have so many addresses, and these are recorded, and no others once the runtime
+    has cleared away what it tried in vain."""
     addresses = [pod["status"]["podIP"] for pod in cluster.list_pods("default")]
     assert number == len(set(addresses)) == len(addresses)
+    becomes_true(lambda: sorted(addresses) == sorted(read_records(cluster).allocations))
     records = read_records(cluster)
     assert sorted(addresses) == sorted(records.allocations)
     assert [] == records.findings

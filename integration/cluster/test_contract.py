@@ -22,6 +22,7 @@ from cni_ipam.datastore.port import ABSENT, Range, Write
 from cni_ipam.errors import Conflict, InputOutputError, NetconfError
 from cni_ipam.lean.http import Credentials
 from integration.cluster.authority import ADMIN
+from integration.cluster.node import wait_served
 from integration.network import ROOT
 from tests.datastore.contract import DatastoreContract
 
@@ -48,7 +49,7 @@ OTHER_NODE = '{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node9"}
 def defined(cluster: Cluster) -> Iterator[Cluster]:
     """The cluster with the custom resources."""
     cluster.kubectl("apply", "-f", str(CRDS))
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", str(CRDS))
+    wait_served(cluster)
     yield cluster
     cluster.kubectl("delete", "-f", str(CRDS))
 

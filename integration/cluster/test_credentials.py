@@ -136,7 +136,7 @@ def test_the_next_call_takes_up_a_rotated_token(ready, tmp_path):
 def test_a_long_lived_client_takes_up_a_rotated_token(ready, tmp_path):
     """Over the same connection, when the one that it has is refused."""
     file = tmp_path / "token"
-    former = ready.token(ACCOUNT, seconds=10)
+    former = ready.token(ACCOUNT, seconds=20)
     file.write_text(former)
     settings = KubernetesSettings(
         parse_api_server(ready.server),

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from integration.cluster.image import make_image
+from integration.cluster.node import wait_heeded, wait_served
 from integration.network import BUNDLE, ROOT, becomes_true
 
 IMAGE = "docker.io/library/cni-ipam:0.1.0"
@@ -37,7 +38,7 @@ TOOLS = [
 CONF = ROOT / "conf"
 KUBECONFIG = "/etc/cni/net.d/cni-ipam-kubeconfig"
 NETWORK_LIST = "/etc/cni/net.d/10-cni-ipam.conflist"
-PATIENCE_SECONDS = 90
+PATIENCE_SECONDS = 180
 
 
 @pytest.fixture(scope="session")
@@ -53,8 +54,8 @@ def prepared(cluster, image):
     """The cluster with the image, the custom resources and the roles."""
     cluster.load_image(image)
     apply(cluster, CONF / "crds", CONF / "rbac.yaml")
-    established = ("wait", "--for=condition=Established", "--timeout=60s", "-f")
-    cluster.kubectl(*established, str(CONF / "crds"))
+    wait_served(cluster)
+    wait_heeded(cluster, (CONF / "rbac.yaml").read_text())
     yield cluster
     for manifest in ("rbac.yaml", "crds"):
         cluster.kubectl("delete", "-f", str(CONF / manifest))

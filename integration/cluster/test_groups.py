@@ -9,7 +9,15 @@ import http.client
 
 import pytest
 
-from integration.cluster.node import ACCOUNT, ApiNode, create, read_records
+from integration.cluster.node import (
+    ACCOUNT,
+    NAMES,
+    ApiNode,
+    create,
+    read_records,
+    wait_heeded,
+    wait_served,
+)
 from integration.cluster.proxy import ApiProxy
 from integration.network import ROOT, becomes_true
 
@@ -45,11 +53,11 @@ def newer(cluster):
     definitions = "\n---\n".join(translate(text) for text in texts)
     roles = translate((conf / "rbac.yaml").read_text())
     cluster.kubectl("apply", "-f", "-", stdin=definitions)
-    wait = ("wait", "--for=condition=Established", "--timeout=60s", "-f", "-")
-    cluster.kubectl(*wait, stdin=definitions)
     cluster.kubectl("apply", "-f", "-", stdin=roles)
+    wait_served(cluster, [translate(name) for name in NAMES])
+    wait_heeded(cluster, roles)
     # The definitions of other modules go in the background.
-    assert becomes_true(lambda: not is_served(cluster, OLDER), 30)
+    assert becomes_true(lambda: not is_served(cluster, OLDER))
     pool = {"cidr": "10.77.0.0/24", "blockSize": 29, "nodeSelector": "all()"}
     body = {"apiVersion": NEWER, "kind": "IPPool", "metadata": {"name": "pool"}, "spec": pool}
     create(cluster, f"{PATH}/ippools", body)

@@ -25,28 +25,31 @@ def test_the_five_commands(ready):
     """The pod has an address of the pool in its annotation, a plain one has the default's."""
     commands = read_commands()
     assert 5 == len(commands)
-    for command in commands[:3]:
-        follow(ready, command)
-    ready.kubectl(
-        *("rollout", "status", "daemonset", "cni-ipam", "-n", "kube-system"),
-        f"--timeout={PATIENCE_SECONDS}s",
-    )
-    follow(ready, commands[3])
-    ready.wait_running("web")
+    run_web(ready, commands[:4])
     shown = follow(ready, commands[4])
     assert re.search(r"\b172\.16\.\d+\.\d+\b", shown)
     assert ready.run_pod("plain").startswith("10.244.")
-    ready.exec("plain", "ping", "-c", "1", "-W", "5", ready.pod_ip("web"))
+    assert ready.pings("plain", ready.pod_ip("web"))
 
 
 def test_a_pod_that_goes_leaves_no_address(ready):
     """Its block knows it no more, and its handle is gone."""
-    for command in read_commands()[:4]:
-        follow(ready, command)
-    ready.wait_running("web", seconds=PATIENCE_SECONDS)
+    run_web(ready, read_commands()[:4])
     ready.delete("pod", "web")
     handles = "/apis/crd.projectcalico.org/v1/ipamhandles"
     assert becomes_true(lambda: ready.get(handles)["items"] == [], PATIENCE_SECONDS)
+
+
+def run_web(cluster, commands):
+    """Follow the first four commands; with the last, the pod, when our network is there."""
+    for command in commands[:3]:
+        follow(cluster, command)
+    cluster.kubectl(
+        *("rollout", "status", "daemonset", "cni-ipam", "-n", "kube-system"),
+        f"--timeout={PATIENCE_SECONDS}s",
+    )
+    follow(cluster, commands[3])
+    cluster.wait_running("web")
 
 
 def follow(cluster, command):

@@ -153,7 +153,7 @@ def test_the_watch_needs_what_its_role_grants(ready, tmp_path):
 
 def test_the_watch_goes_on_with_a_renewed_kubeconfig(ready, tmp_path):
     """As the installer renews it on each node, long before the token in it has run out."""
-    former = ready.token(ACCOUNT, seconds=10)
+    former = ready.token(ACCOUNT, seconds=30)  # in which the watch must have begun
     kubeconfig = ready.kubeconfig(ACCOUNT, token=former)
     write_network(ready, tmp_path, kubeconfig)
     watch, file = start_watch(ready, tmp_path), tmp_path / "bird.conf"

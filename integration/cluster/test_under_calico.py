@@ -236,7 +236,7 @@ def test_no_pod_starts_while_the_datastore_is_locked(calico):
     """The main plugin says so, before it asks ours; once unlocked, the pod starts by itself."""
     set_ready(calico, False)
     calico.start_pod("waits")
-    assert becomes_true(lambda: any(NOT_READY in event for event in calico.events("waits")), 30)
+    assert becomes_true(lambda: any(NOT_READY in event for event in calico.events("waits")))
     assert set() == given(calico)
     set_ready(calico, True)
     calico.wait_running("waits")

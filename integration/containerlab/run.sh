@@ -10,7 +10,7 @@ cd "$(dirname "$0")/../labs/02-external-pool"
 LAB=external-pool.clab.yaml
 CONFIG=/etc/bird/bird.conf
 PAUSE=0.5
-TRIES=120
+TRIES=240
 
 say() { printf 'containerlab: %s\n' "$*"; }
 die() { printf 'containerlab: %s\n' "$*" >&2; exit 1; }

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Json = dict[str, Any]
 
-SECONDS = 10
+SECONDS = 30
 RANGE = "/v3/kv/range"
 TXN = "/v3/kv/txn"
 

@@ -44,6 +44,7 @@ NODES = 4
 AT_ONCE = 8
 CONTAINERS_EACH = 4
 BUDGET_SECONDS = 90.0
+WATCH_SECONDS = 30.0
 
 
 def assert_sound(records: Records, held: dict[str, str]) -> None:
@@ -225,12 +226,12 @@ class Watcher(threading.Thread):
     def begin(self) -> None:
         """What changes from now on is told."""
         self.start()
-        assert self._has_begun.wait(10), f"the watch does not begin: {self.failure}"
+        assert self._has_begun.wait(WATCH_SECONDS), f"the watch does not begin: {self.failure}"
 
     def end(self) -> None:
         """The watch ends when its datastore is closed, and has had no other reason to."""
         self._store.close()
-        self.join(5)
+        self.join(WATCH_SECONDS)
         assert not self.is_alive()
         assert self.failure is None
 
@@ -260,7 +261,7 @@ class Watcher(threading.Thread):
     def assert_complete(self) -> None:
         """What was told last of every key is what is stored, soon."""
         stored = self.cluster.call(_read_all, self.cluster.endpoints)
-        assert becomes_true(lambda: stored == self.known), (
+        assert becomes_true(lambda: stored == self.known, WATCH_SECONDS), (
             f"{self.failure}: {set(stored.values()) ^ set(self.known.values())}"
         )
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # finds its port free when it comes back.
 PORTS = range(20000, 32000)
 
+_claims: list[socket.socket] = []
+
 
 class Server(Daemon):
     """One member: where it listens, its data and log, its process."""
@@ -58,7 +60,8 @@ def find_programs(version: str) -> Programs:
 
 
 def find_free_ports(host: str, count: int) -> list[int]:
-    """Some ports of `host` to which nothing is bound."""
+    """Some ports of `host` to which nothing is bound, and which no other test run gets as long as
+    this process lives."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     chosen: list[int] = []
     for port in random.SystemRandom().sample(PORTS, 1000):
@@ -68,7 +71,22 @@ def find_free_ports(host: str, count: int) -> list[int]:
                 probe.bind((host, port))
             except OSError:
                 continue
+        if not _claim(port):
+            continue
         chosen.append(port)
         if len(chosen) == count:
             return chosen
     raise AssertionError(f"no {count} free ports on {host}")
+
+
+def _claim(port: int) -> bool:
+    """Whether the port is ours. A name says so that only one process can have, and that goes with
+    it: to a port that nobody listens on, yet or any more, everybody could bind."""
+    name = socket.socket(socket.AF_UNIX)
+    try:
+        name.bind(f"\0cni-ipam port {port}")
+    except OSError:
+        name.close()
+        return False
+    _claims.append(name)
+    return True

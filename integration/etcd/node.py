@@ -55,11 +55,7 @@ class EtcdNode(SharedNode):
 def put(cluster: Cluster, key: str, value: Json | str) -> None:
     """Store a value as it is, or an object as compact JSON, without the product."""
     text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-    cluster.post(
-        "/v3/kv/put",
-        {"key": encode(key), "value": encode(text)},
-        token=cluster.login(cluster.root) if cluster.root else "",
-    )
+    cluster.administer("/v3/kv/put", {"key": encode(key), "value": encode(text)})
 
 
 def put_pool(cluster: Cluster, name: str, cidr: str, **spec: Any) -> None:

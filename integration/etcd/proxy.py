@@ -30,7 +30,7 @@ from integration.etcd.relay import Relay, is_readable
 if TYPE_CHECKING:
     from typing import Self
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 30.0
 CONNECT_SECONDS = 5.0
 RUN: list[Written] = []
 """What all the run's proxies saw written."""

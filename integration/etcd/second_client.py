@@ -52,7 +52,7 @@ class Store:
 
     def __init__(self, endpoint: str) -> None:
         host, _, port = endpoint.rpartition(":")
-        self.client = etcd3.client(host=host, port=int(port), timeout=10)
+        self.client = etcd3.client(host=host, port=int(port), timeout=60)
         self.written = self.late = 0
 
     def dump(self) -> dict[str, tuple[str, int]]:

@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 VERSIONS = ("3.4", "3.5")
 PATIENCE_SECONDS = 90.0
 LOOK_SECONDS = 2.0
+# What a member says while there is an election, which starved processors are enough for.
+ELECTION = re.compile("no leader|leader changed|request timed out")
 # A member that is alone waits for nobody's vote when it comes back.
 ALONE_FLAGS = ("--heartbeat-interval=10", "--election-timeout=100")
 
@@ -85,6 +87,7 @@ class Cluster:
         self.lan = self._lan.namespace if self._lan else None
         self._programs = find_programs(version)
         self._wants_auth = auth
+        self._quota_bytes = quota_bytes
         self._flags = [*flags] if members > 1 else [*ALONE_FLAGS, *flags]
         if unsafe_no_fsync:
             self._flags.append("--unsafe-no-fsync")
@@ -130,11 +133,11 @@ class Cluster:
         member.kill(number)
 
     def restart(self, member: Server) -> None:
-        """Start a member that has ended with the data that it has; it answers afterwards."""
+        """Start a member that has ended with the data that it has; it serves afterwards."""
         if member.is_running:
             member.kill()
         member.spawn(self._command(member))
-        self.wait_ready(member)
+        self._wait_serving(member)
 
     def wait_ready(self, member: Server) -> None:
         """Wait until it answers and knows a leader; raises AssertionError with its log if not."""
@@ -175,12 +178,10 @@ class Cluster:
         drop_traffic(member.namespace, only_peers=only_peers)
 
     def rejoin(self, member: Server) -> None:
-        """Take back `cut_off`, and wait until the member serves again: that it knows a leader may
-        only mean that it has not missed him yet."""
+        """Take back `cut_off`, and wait until the member serves again."""
         assert member.namespace is not None, "the members are on the loopback"
         let_traffic_pass(member.namespace)
-        self.wait_ready(member)
-        assert becomes_true(lambda: self._reads(member), PATIENCE_SECONDS), member.read_tail()
+        self._wait_serving(member)
 
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function where the members can be reached: in `lan`, or right here."""
@@ -198,6 +199,7 @@ class Cluster:
     ) -> subprocess.CompletedProcess[str]:
         """Run etcdctl with the right certificates, as `user` or as root if users are on."""
         argv = [self._programs.etcdctl, f"--endpoints={','.join(endpoints or self.endpoints)}"]
+        argv += [f"--dial-timeout={timeout:.0f}s", f"--command-timeout={timeout:.0f}s"]
         if self.tls:
             client = self.tls.client
             argv += [f"--cacert={self.tls.ca}", f"--cert={client.cert}", f"--key={client.key}"]
@@ -236,6 +238,22 @@ class Cluster:
 
     # What an administrator does
 
+    def administer(self, path: str, body: Json, member: Server | None = None) -> Json:
+        """As `post`, as root if users are on. It may be asked twice: elections are waited for."""
+        answers: list[Json] = []
+
+        def ask() -> bool:
+            try:
+                token = self.login(self.root) if self.root else ""
+                answers.append(self.post(path, body, member=member, token=token))
+            except GatewayError as error:
+                if not ELECTION.search(error.text):
+                    raise
+            return bool(answers)
+
+        assert becomes_true(ask, PATIENCE_SECONDS), f"{self.members} elect nobody"
+        return answers[0]
+
     def enable_auth(self) -> None:
         """Turn users on, those of `users.py`; from here on etcdctl runs as root."""
         create_users(self.post)
@@ -243,7 +261,7 @@ class Cluster:
 
     def expire_tokens(self, user: User) -> None:
         """Make every token that `user` has got so far invalid; the password stays."""
-        self._administer("/v3/auth/user/changepw", user._asdict())
+        self.administer("/v3/auth/user/changepw", user._asdict())
 
     def clear(self) -> None:
         """Leave no key, no alarm, and every member running and ready."""
@@ -253,14 +271,14 @@ class Cluster:
             else:
                 self.restart(member)
         self.disarm()
-        self._administer("/v3/kv/deleterange", {"key": "AA==", "range_end": "AA=="})
+        self.administer("/v3/kv/deleterange", {"key": "AA==", "range_end": "AA=="})
 
     def compact(self) -> int:
         """Forget every revision but the present one, which is returned."""
-        answer = self._administer("/v3/kv/range", {"key": encode("none")})
+        answer = self.administer("/v3/kv/range", {"key": encode("none")})
         revision = int(answer["header"]["revision"])
         try:
-            self._administer("/v3/kv/compaction", {"revision": revision, "physical": True})
+            self.administer("/v3/kv/compaction", {"revision": revision, "physical": True})
         except GatewayError as error:
             # Nothing was written since the last time.
             if "has been compacted" not in error.text:
@@ -269,15 +287,15 @@ class Cluster:
 
     def arm_no_space(self) -> None:
         """Raise the alarm that a full disk raises: nothing can be written any more."""
-        status = self._administer("/v3/maintenance/status", {})
+        status = self.administer("/v3/maintenance/status", {})
         alarm = {"memberID": status["header"]["member_id"], "alarm": "NOSPACE"}
-        self._administer("/v3/maintenance/alarm", {"action": "ACTIVATE"} | alarm)
+        self.administer("/v3/maintenance/alarm", {"action": "ACTIVATE"} | alarm)
 
     def disarm(self) -> None:
         """Take back every alarm; etcd raises it again if there still is no space."""
-        found = self._administer("/v3/maintenance/alarm", {"action": "GET"})
+        found = self.administer("/v3/maintenance/alarm", {"action": "GET"})
         for alarm in found.get("alarms", []):
-            self._administer("/v3/maintenance/alarm", {"action": "DEACTIVATE"} | alarm)
+            self.administer("/v3/maintenance/alarm", {"action": "DEACTIVATE"} | alarm)
 
     def fill(self) -> None:
         """Write values below /filling/ until the quota is used up and the alarm is raised."""
@@ -286,7 +304,7 @@ class Cluster:
         try:
             for number in range(10_000):
                 key = encode(f"/filling/{number}")
-                self._administer("/v3/kv/put", {"key": key, "value": value})
+                self.administer("/v3/kv/put", {"key": key, "value": value})
         except GatewayError as error:
             if "space exceeded" not in error.text:
                 raise
@@ -294,14 +312,22 @@ class Cluster:
     def make_room(self) -> None:
         """Undo `fill`: its values, their history and the alarm go."""
         key, end = encode("/filling/"), end_of_prefix("/filling/")
-        self._administer("/v3/kv/deleterange", {"key": key, "range_end": end})
-        for _ in range(2):  # the second time no member is behind with the compaction
-            self.compact()
-            self.etcdctl("defrag")
+        self.administer("/v3/kv/deleterange", {"key": key, "range_end": end})
+        assert becomes_true(self._shrinks, PATIENCE_SECONDS), f"{self.members} stay full"
         self.disarm()
 
-    def _administer(self, path: str, body: Json) -> Json:
-        return self.post(path, body, token=self.login(self.root) if self.root else "")
+    def _shrinks(self) -> bool:
+        """Compact and defragment; whether each member has room, one may be behind with that."""
+        self.compact()
+        self.etcdctl("defrag")
+        states = [self.administer("/v3/maintenance/status", {}, each) for each in self.members]
+        return all(int(state["dbSize"]) < self._quota_bytes / 2 for state in states)
+
+    def _wait_serving(self, member: Server) -> None:
+        """Wait until it reads, too: that it knows a leader may only mean that it has not missed
+        him yet, or that he does not know of it yet."""
+        self.wait_ready(member)
+        assert becomes_true(lambda: self._reads(member), PATIENCE_SECONDS), member.read_tail()
 
     def _is(self, member: Server, what: str) -> bool:
         """Whether the member itself says so: has_leader, is_leader. Only one that serves answers.
@@ -318,7 +344,7 @@ class Cluster:
     def _reads(self, member: Server) -> bool:
         """Whether it answers a read, for which it needs the others."""
         try:
-            self.post("/v3/kv/range", {"key": encode("none")}, member=member)
+            self.administer("/v3/kv/range", {"key": encode("none")}, member)
         except (GatewayError, OSError, http.client.HTTPException):
             return False
         return True

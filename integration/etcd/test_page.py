@@ -40,6 +40,8 @@ openssl x509 -req -in named.csr -CA ca.pem -CAkey ca-key.pem -CAcreateserial -ou
 ETCDCTL_CERT=named.pem ETCDCTL_KEY=named-key.pem etcdctl get /calico/none
 """
 PATIENCE_SECONDS = 90.0
+# For the page's commands, whose own patience ends before that of a busy machine.
+PATIENT = {"ETCDCTL_DIAL_TIMEOUT": "20s", "ETCDCTL_COMMAND_TIMEOUT": "20s"}
 
 
 class Site:
@@ -63,7 +65,7 @@ class Site:
         return self.namespace.run(
             *("bash", "-euo", "pipefail", "-c", commands),
             cwd=self.folder,
-            env=self._environment,
+            env=self._environment | PATIENT,
             check=False,
         )
 

@@ -157,15 +157,16 @@ def test_a_delay_makes_each_request_slower(proxy, client):
 
 def test_a_server_that_is_not_there_is_a_reset():
     """The proxy takes the connection and cannot serve it."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with (
-        Proxy(f"http://127.0.0.1:{port}") as proxy,
-        # The reset may come while the client still sends, and then it keeps its socket.
-        closing(Client(proxy.endpoint)) as client,
-        pytest.raises(OSError, match=RESET),
-    ):
-        client.get("/a")
+    with socket.socket() as silent:
+        # It never listens, and nobody else can there.
+        silent.bind(("127.0.0.1", 0))
+        with (
+            Proxy(f"http://127.0.0.1:{silent.getsockname()[1]}") as proxy,
+            # The reset may come while the client still sends, and then it keeps its socket.
+            closing(Client(proxy.endpoint)) as client,
+            pytest.raises(OSError, match=RESET),
+        ):
+            client.get("/a")
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"])
@@ -248,5 +249,5 @@ def test_what_is_held_and_watches_are_settled(proxy, client):
     watcher.getresponse().readline()
     client.send_request(RANGE, {"key": encode("/a")})
     fault.wait()
-    proxy.settle(1)
+    proxy.settle()
     watcher.close()

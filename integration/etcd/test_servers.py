@@ -17,7 +17,7 @@ from urllib.error import URLError
 
 import pytest
 
-from integration.etcd.gateway import GatewayError, decode, encode, request
+from integration.etcd.gateway import ANSWER_SECONDS, GatewayError, decode, encode, request
 from integration.etcd.servers import VERSIONS, Cluster
 from integration.etcd.users import CALICO, PREFIXES, READER, User
 from integration.network import ROOT, becomes_true
@@ -37,7 +37,7 @@ def ask_health(cluster, cafile, pair=None):
     if pair:
         context.load_cert_chain(pair.cert, pair.key)
     with urllib.request.urlopen(
-        f"{cluster.endpoints[0]}/health", timeout=5, context=context
+        f"{cluster.endpoints[0]}/health", timeout=ANSWER_SECONDS, context=context
     ) as answer:
         return answer.read().decode()
 
@@ -307,9 +307,9 @@ def test_another_member_leads_when_the_leader_is_killed(cluster):
     killed = cluster.leader()
     cluster.kill(killed)
     leader = cluster.leader(besides=killed)
-    cluster.post("/v3/kv/put", PUT, member=leader)
+    cluster.administer("/v3/kv/put", PUT, member=leader)
     cluster.restart(killed)
-    assert "1" == cluster.post("/v3/kv/range", RANGE, member=killed)["count"]
+    assert "1" == cluster.administer("/v3/kv/range", RANGE, member=killed)["count"]
     assert {member.name for member in cluster.members} == {"m1", "m2", "m3"}
 
 
@@ -321,9 +321,9 @@ def test_a_member_that_is_cut_off_does_not_answer(cluster):
     with pytest.raises(TimeoutError):
         cluster.post("/v3/kv/range", RANGE, member=cut)
     leader = cluster.leader(besides=cut)
-    cluster.post("/v3/kv/put", PUT, member=leader)
+    cluster.administer("/v3/kv/put", PUT, member=leader)
     cluster.rejoin(cut)
-    assert "1" == cluster.post("/v3/kv/range", RANGE, member=cut)["count"]
+    assert "1" == cluster.administer("/v3/kv/range", RANGE, member=cut)["count"]
 
 
 def test_a_member_cut_off_from_its_peers_knows_no_leader(cluster):
@@ -335,7 +335,7 @@ def test_a_member_cut_off_from_its_peers_knows_no_leader(cluster):
     status, _ = cluster.call(request, cut.url, "GET", "/metrics", None, {}, None)
     assert 200 == status
     cluster.rejoin(cut)
-    assert "kvs" not in cluster.post("/v3/kv/range", RANGE, member=cut)
+    assert "kvs" not in cluster.administer("/v3/kv/range", RANGE, member=cut)
 
 
 def test_a_node_of_the_tests_reaches_every_member(cluster, lab):

@@ -234,13 +234,13 @@ def test_a_token_that_etcd_takes_back_is_replaced(etcd, proxy, store):
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_token_that_has_run_out_is_replaced(lasting, version):
-    """As after five minutes without a request; here it is a second."""
-    flags = ["--bcrypt-cost=4", "--auth-token-ttl=1", "--logger=zap"]
+    """As after five minutes without a request; here it is three seconds."""
+    flags = ["--bcrypt-cost=4", "--auth-token-ttl=3", "--logger=zap"]
     cluster = lasting(f"etcd-short-tokens-{version}", version, auth=True, flags=flags)
     member = cluster.members[0]
     with ExitStack() as stack, Proxy(cluster.endpoints[0]) as proxy:
-        stack.callback((store := open_long_lived(proxy)).close)
         known = len(DELETED.findall(member.log.read_text()))
+        stack.callback((store := open_long_lived(proxy)).close)
         assert becomes_true(lambda: len(DELETED.findall(member.log.read_text())) > known)
         store.commit([Write(MARKER, "{}", ABSENT)])
         assert 2 == proxy.count(AUTHENTICATE)

@@ -130,9 +130,10 @@ class Lab(Pods):
     # Traffic
 
     def fetches(self, machine: str, address: str, expected: str) -> bool:
-        """Whether `curl` on a machine gets this page from an address."""
+        """Whether `curl` on a machine gets this page from an address. A kernel that is reached
+        connects at once, while a program may have to wait for its turn."""
         host = f"[{address}]" if ":" in address else address
-        done = self.attempt(machine, f"curl -s --max-time 2 http://{host}/")
+        done = self.attempt(machine, f"curl -s --connect-timeout 2 --max-time 10 http://{host}/")
         return done.returncode == 0 and done.stdout.strip() == expected
 
     # A machine's end

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Json = dict[str, Any]
 
-PATIENCE_SECONDS = 40.0
+PATIENCE_SECONDS = 120.0
 
 
 class Pods:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from integration.labs.lab import Lab, find_lab_obstacle
-from integration.labs.run import list_labs
+from integration.labs.run import KEPT, list_labs
 from integration.network import ROOT
 from integration.page import Broken, Page
 from integration.test_demo import look_at_machine
@@ -58,17 +58,28 @@ def started(**options):
 
 
 def list_remains(pid):
-    """What is left of the labs of a process: machines' networks, control groups, folders."""
+    """What is left of the labs of a process: machines' networks, control groups, folders; other
+    processes have theirs, which come and go meanwhile."""
+    machines = f"cni-machine-{pid}-"
+    cgroups = [
+        Path(folder, name) for folder, names, _ in os.walk("/sys/fs/cgroup") for name in names
+    ]
     return sorted(
         str(path)
-        for place, pattern in (
-            ("/run/netns", f"cni-machine-{pid}-*"),
-            ("/sys/fs/cgroup", f"**/cni-machine-{pid}-*"),
-            (tempfile.gettempdir(), f"cni-lab-{pid}-*"),
-            (ROOT / "build" / "labs", "*"),
+        for path in (
+            *Path("/run/netns").glob(f"{machines}*"),
+            *(path for path in cgroups if path.name.startswith(machines)),
+            *Path(tempfile.gettempdir()).glob(f"cni-lab-{pid}-*"),
+            *(path.parent for path in KEPT.glob("*/pid") if is_of(path, pid)),
         )
-        for path in Path(place).glob(pattern)
     )
+
+
+def is_of(file, pid):
+    """Whether a kept lab is that of a process."""
+    with contextlib.suppress(FileNotFoundError):
+        return file.read_text() == str(pid)
+    return False
 
 
 def test_a_lab_that_is_not_there_is_refused_with_those_that_are():

@@ -11,6 +11,7 @@ the first address of each, the client 203.0.113.2 beyond it.
 from __future__ import annotations
 
 import json
+import re
 import signal
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -43,6 +44,7 @@ POOLS = [
 ]
 CLIENT = "203.0.113.2"
 CLIENT_SIX = "fd00:203::2"
+_TELLER = re.compile(r"\[(node\w+) ")
 ROUTER_CONFIG = """
 router id 192.168.1.1;
 timeformat route iso short;
@@ -166,9 +168,14 @@ class Network:
         """The prefixes that the router has from a node."""
         return self.router.prefixes(version, f"node{number}" + ("_six" if version == 6 else ""))
 
+    def find_tellers(self, prefix: str) -> set[str]:
+        """The sessions from which the router has a prefix, at one moment."""
+        said = self.router.birdc("show", "route", "where", "net", "=", prefix)
+        return set(_TELLER.findall(said))
+
     def hears(self, number: int, prefixes: set[str], version: int = 4) -> bool:
         """Whether the router soon has just these prefixes from a node."""
-        return becomes_true(lambda: prefixes == self.told_by(number, version), 20)
+        return becomes_true(lambda: prefixes == self.told_by(number, version))
 
     def reaches(self, address: str) -> bool:
         """Whether the client beyond the router gets answers."""

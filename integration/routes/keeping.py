@@ -34,7 +34,6 @@ NODE = "node1"
 NETWORK = "net"
 NOW = 1_800_000_000_000_000_000
 OURS = ("proto", "85")
-PATIENCE_SECONDS = 15.0
 POOL = {"cidr": "10.9.0.0/24", "blockSize": 29}
 SECOND_POOL = {"cidr": "10.8.0.0/24", "blockSize": 29}
 BRIDGE = {"type": "bridge", "bridge": "cni0", "isGateway": True, "ipMasq": False}
@@ -204,7 +203,11 @@ class Watching(Daemon):
 
     def tells(self, line: str) -> bool:
         """Whether it tells that, now or soon."""
-        return becomes_true(lambda: line in self.lines(), PATIENCE_SECONDS)
+        return becomes_true(lambda: line in self.lines())
+
+    def tells_of(self, words: str) -> bool:
+        """Whether it tells something with these words, now or soon."""
+        return becomes_true(lambda: any(words in line for line in self.lines()))
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Its exit status after a signal; raises TimeoutExpired if it does not end."""

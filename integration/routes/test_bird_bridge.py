@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from integration.bird import Bird, with_bird
+from integration.bird import PATIENCE_SECONDS, Bird, with_bird
 from integration.network import becomes_true, find_obstacle, pings
 from integration.routes.bgp import give_address, resource
 from integration.routes.keeping import BRIDGE, NODE, POOL, KeptNode
@@ -85,7 +85,7 @@ def test_the_pods_of_a_bridge_stay_reachable(node, router, tmp_path):
     assert pings(node.namespace, address)
     with Bird(NODE, node.namespace, tmp_path) as bird:
         start_bird(node, bird)
-        assert becomes_true(lambda: {block} == router.prefixes(4, "node1"), 40)
+        assert becomes_true(lambda: {block} == router.prefixes(4, "node1"), PATIENCE_SECONDS)
         assert [] == blackholes(node)
         assert pings(node.namespace, address)
         assert pings(router.namespace, address)
@@ -99,7 +99,7 @@ def test_beside_birds_blackholes_a_bridge_gets_none(node, router, tmp_path):
     (_, address, block), (_, other, held) = add(node, "net"), add(node, "held")
     with Bird(NODE, node.namespace, tmp_path) as bird:
         start_bird(node, bird)
-        assert becomes_true(lambda: {block, held} == router.prefixes(4, "node1"), 40)
+        assert becomes_true(lambda: {block, held} == router.prefixes(4, "node1"), PATIENCE_SECONDS)
         assert becomes_true(lambda: [f"blackhole {held} proto bird"] == blackholes(node))
         assert pings(router.namespace, address)
         assert pings(router.namespace, other)

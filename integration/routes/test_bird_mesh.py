@@ -57,9 +57,9 @@ def test_pods_of_two_nodes_reach_each_other(mesh):
     pods = [mesh.pod(), mesh.pod()]
     first.add(pods[0], ADDRESS, "fd00:198::45")
     second.add(pods[1], OTHER, "fd00:198::85")
-    assert becomes_true(lambda: [("10.9.0.2", "bird")] == routes(first, OTHER_BLOCK), 20)
-    assert becomes_true(lambda: [("fd00:9::1", "bird")] == routes(second, "fd00:198::40/122"), 20)
-    assert becomes_true(lambda: [("10.9.0.1", "bird")] == routes(second, BLOCK), 20)
+    assert becomes_true(lambda: [("10.9.0.2", "bird")] == routes(first, OTHER_BLOCK))
+    assert becomes_true(lambda: [("fd00:9::1", "bird")] == routes(second, "fd00:198::40/122"))
+    assert becomes_true(lambda: [("10.9.0.1", "bird")] == routes(second, BLOCK))
     assert pings(pods[0], OTHER)
     assert pings(pods[1], "fd00:198::45")
 
@@ -70,7 +70,7 @@ def test_a_lent_address_is_reached_from_its_owners_node(mesh):
     pods = [mesh.pod(), mesh.pod()]
     owner.add(pods[0], ADDRESS)
     borrower.add(pods[1], LENT)
-    assert becomes_true(lambda: [("10.9.0.2", "bird")] == routes(owner, LENT), 20)
+    assert becomes_true(lambda: [("10.9.0.2", "bird")] == routes(owner, LENT))
     assert pings(pods[0], LENT)
     assert pings(pods[1], ADDRESS)
 
@@ -87,7 +87,7 @@ def test_nobody_takes_a_block_from_its_owner(mesh):
     """A node that still tells a block and a pod that are another's does not draw their traffic."""
     owner, liar = mesh.nodes
     owner.add(mesh.pod(), ADDRESS)
-    assert becomes_true(lambda: [("10.9.0.1", "bird")] == routes(liar, BLOCK), 20)
+    assert becomes_true(lambda: [("10.9.0.1", "bird")] == routes(liar, BLOCK))
     before = [routes(owner, BLOCK), routes(owner, ADDRESS)]
     liar.watch.kill(signal.SIGTERM)
     liar.bird.kill()
@@ -98,7 +98,7 @@ def test_nobody_takes_a_block_from_its_owner(mesh):
     liar.bird.start(f"{text}protocol static lies {{ ipv4; {lies} }}\n")
     assert becomes_true(lambda: {BLOCK, f"{ADDRESS}/32"} == liar.bird.prefixes(4, "lies"))
     owner.bird.wait_established()
-    assert becomes_true(lambda: {f"{ADDRESS}/32"} == owner.bird.prefixes(4, "Mesh_10_9_0_2"), 20)
+    assert becomes_true(lambda: {f"{ADDRESS}/32"} == owner.bird.prefixes(4, "Mesh_10_9_0_2"))
     assert before == [routes(owner, BLOCK), routes(owner, ADDRESS)]
     (chosen,) = [
         line

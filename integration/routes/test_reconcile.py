@@ -137,7 +137,7 @@ def test_a_blackhole_that_took_the_place_of_a_pods_route_gives_it_back(lab, tmp_
     kept.repair()
 
     assert before == kept.ours()
-    kept.namespace.run("ping", "-c1", "-W2", address)
+    assert pings(kept.namespace, address)
 
 
 def test_a_place_that_is_taken_is_told_and_left(kept):

@@ -12,7 +12,7 @@ from cni_ipam.datastore.sqlite import SqliteDatastore
 from integration.etcd.node import put_node, put_pool
 from integration.etcd.servers import Cluster
 from integration.network import becomes_true, find_obstacle, pings
-from integration.routes.keeping import BRIDGE, NODE, PATIENCE_SECONDS, KeptNode
+from integration.routes.keeping import BRIDGE, NODE, KeptNode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,24 +46,17 @@ def watching(kept: KeptNode) -> Iterator[Watching]:
         yield watching
 
 
-def soon(question) -> bool:
-    """Whether it becomes true within some seconds."""
-    return becomes_true(question, PATIENCE_SECONDS)
-
-
 def test_a_flushed_table_is_mended(kept, watching):
     """The pod's route and the blackhole come back, and are told."""
     before = kept.ours()
 
     kept.flush()
 
-    assert soon(lambda: before == kept.ours())
+    assert becomes_true(lambda: before == kept.ours())
     block, device = before[1], kept.namespace.routes(4, "proto", "85", "scope", "link")[0]["dev"]
     assert block.startswith("blackhole")
     assert watching.tells(f"added {block} proto 85")
-    assert soon(
-        lambda: any(line.endswith(f"/32 dev {device} proto 85") for line in watching.lines())
-    )
+    assert watching.tells_of(f"/32 dev {device} proto 85")
 
 
 def test_a_single_route_that_is_removed_comes_back(kept, watching):
@@ -82,8 +75,8 @@ def test_the_blackhole_of_a_released_block_goes(kept, watching):
     done = kept.ipamctl("ipam", "release", "--node", NODE)
     assert 0 == done.returncode
 
-    assert soon(lambda: not any(line.startswith("blackhole") for line in kept.ours()))
-    assert soon(lambda: any(line.startswith("removed blackhole") for line in watching.lines()))
+    assert becomes_true(lambda: not any(line.startswith("blackhole") for line in kept.ours()))
+    assert watching.tells_of("removed blackhole")
     assert 1 == len(kept.ours())
 
 
@@ -102,7 +95,7 @@ def test_pods_come_and_go_under_it(kept, watching):
     for pod in pods:
         assert 0 == kept.cnitool("del", "net", pod).returncode
 
-    assert soon(lambda: before == kept.ours())
+    assert becomes_true(lambda: before == kept.ours())
     assert watching.is_running
     assert [] == kept.findings()
 
@@ -122,7 +115,7 @@ def test_repair_watch_is_the_same(kept):
     """Under the name that goes with repair."""
     kept.flush()
     with kept.watch("repair", "--watch") as watching:
-        assert soon(lambda: 2 == len(kept.ours()))
+        assert becomes_true(lambda: 2 == len(kept.ours()))
         assert 0 == watching.end()
 
 
@@ -145,11 +138,11 @@ def test_a_lock_that_is_held_is_waited_for(kept, watching):
     with kept.database.with_name("ipam.db.lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         kept.flush()
-        assert soon(lambda: any(line.startswith(LOCKED) for line in watching.lines()))
+        assert watching.tells_of(LOCKED)
         assert [] == kept.ours()
 
     assert watching.tells("routes: works again")
-    assert soon(lambda: 2 == len(kept.ours()))
+    assert becomes_true(lambda: 2 == len(kept.ours()))
 
 
 def test_the_pods_of_a_network_that_came_later_keep_their_routes(kept, watching):
@@ -161,7 +154,7 @@ def test_the_pods_of_a_network_that_came_later_keep_their_routes(kept, watching)
 
     kept.flush_ours()
 
-    assert soon(lambda: before == kept.ours()), watching.lines()
+    assert becomes_true(lambda: before == kept.ours()), watching.lines()
 
 
 def test_the_pods_of_a_bridge_that_came_later_are_not_cut_off(kept, watching):
@@ -180,7 +173,7 @@ def test_the_datastore_of_the_networks_is_followed(kept, watching, monkeypatch):
     new = str(kept.database.with_name("new.db"))
     monkeypatch.setattr(kept, "open_store", lambda: SqliteDatastore(new))
     kept.add_pod()
-    assert soon(lambda: 1 == sum(line.startswith("blackhole 10.8") for line in kept.ours()))
+    assert becomes_true(lambda: 1 == sum(line.startswith("blackhole 10.8") for line in kept.ours()))
 
     kept.claim("10.8.0.240/29")
 
@@ -193,7 +186,7 @@ def test_networks_that_contradict_each_other_change_nothing(kept, watching):
     kept.add("other", kept.lab.namespace("pod"))
     before = kept.ours()
 
-    assert soon(lambda: any("but other has the datastore" in line for line in watching.lines()))
+    assert watching.tells_of("but other has the datastore")
     assert not becomes_true(lambda: before != kept.ours(), 4.0)
     assert 1 == sum("but other has the datastore" in line for line in watching.lines())
     (kept.networks / "other.conflist").unlink()
@@ -211,14 +204,14 @@ def test_a_datastore_that_is_away_is_told_and_survived(lab, tmp_path):
         before = kept.ours()
         with kept.watch() as watching:
             kept.flush_ours()
-            assert soon(lambda: before == kept.ours()), watching.lines()
+            assert becomes_true(lambda: before == kept.ours()), watching.lines()
 
             cluster.kill(cluster.members[0])
-            assert soon(lambda: any("192.0.2.11" in line for line in watching.lines()))
+            assert watching.tells_of("192.0.2.11")
             kept.flush_ours()
             assert not becomes_true(lambda: [] != kept.ours(), 4.0)
 
             cluster.restart(cluster.members[0])
             assert watching.tells("routes: works again")
-            assert soon(lambda: before == kept.ours())
+            assert becomes_true(lambda: before == kept.ours())
             assert 0 == watching.end()

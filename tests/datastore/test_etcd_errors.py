@@ -53,9 +53,9 @@ def refusal(code: int, text: str, status: str = "400 Bad Request") -> bytes:
 UNAVAILABLE = refusal(14, "etcdserver: no leader", "503 Service Unavailable")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def impatient(monkeypatch) -> None:
-    """Failures are tried again for a short while only."""
+    """Failures that last are tried again for a short while only."""
     monkeypatch.setattr(etcd_client, "RETRY_SECONDS", 0.6)
 
 
@@ -75,7 +75,8 @@ def read_through(*script: bytes, **options: Any) -> tuple[list[list[Any]], Scrip
 
 
 def fail_to_read(*script: bytes, **options: Any) -> Exception:
-    with ScriptedServer(script) as server:
+    with ScriptedServer(script) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(etcd_client, "RETRY_SECONDS", 0.6)
         store = open_store(server, **options)
         with pytest.raises(Exception) as caught:  # noqa: PT011 - the test looks at it
             store.read(READ)
@@ -112,7 +113,7 @@ class TestReads:
             ScriptedServer([SILENCE]) as second,
             ScriptedServer([ok(NOTHING)]) as good,
         ):
-            store = open_store(first, second, good, budget_seconds=1.5, is_short_lived=True)
+            store = open_store(first, second, good, budget_seconds=3.0, is_short_lived=True)
             assert [[]] == store.read(READ)
             store.close()
 
@@ -136,11 +137,12 @@ class TestReads:
         script = (refusal(code, text, "500 Internal Server Error"), ok(NOTHING))
         assert [[]] == read_through(*script)[0]
 
+    @pytest.mark.usefixtures("impatient")
     def test_each_member_is_named_with_its_reason(self) -> None:
         """When all fail for long enough, the error says what each of them did."""
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            nobody = Endpoint("http", "127.0.0.1", listener.getsockname()[1])
-        with ScriptedServer([UNAVAILABLE] * 20) as server:
+        with ScriptedServer([UNAVAILABLE] * 20) as server, socket.socket() as bound:
+            bound.bind(("127.0.0.1", 0))  # without listening, so that nobody else gets the port
+            nobody = Endpoint("http", "127.0.0.1", bound.getsockname()[1])
             store = EtcdDatastore([server.endpoint, nobody])
             with pytest.raises(DatastoreUnavailable) as caught:
                 store.read(READ)
@@ -173,7 +175,7 @@ class TestReads:
     def test_a_short_lived_process_has_one_budget(self) -> None:
         """What an earlier request has used up is gone."""
         with ScriptedServer([SILENCE]) as server:
-            store = open_store(server, budget_seconds=0.2, is_short_lived=True)
+            store = open_store(server, budget_seconds=1.0, is_short_lived=True)
             for _ in range(2):
                 with pytest.raises(DatastoreUnavailable):
                     store.read(READ)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cni_ipam.datastore.memory import MemoryDatastore
     from cni_ipam.datastore.port import Datastore
 
-LONGEST_WAIT_SECONDS = 20
+LONGEST_WAIT_SECONDS = 120
 
 
 class Turns:

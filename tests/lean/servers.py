@@ -6,6 +6,7 @@ import contextlib
 import socket
 import struct
 import threading
+import time
 from typing import TYPE_CHECKING, Self
 
 from cni_ipam.lean.http import Endpoint
@@ -46,6 +47,7 @@ class ScriptedServer:
         self._script = list(script)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._connection: socket.socket | None = None
+        self._last: object = None
         self.endpoint = Endpoint("http", "127.0.0.1", self._listener.getsockname()[1])
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
@@ -54,18 +56,26 @@ class ScriptedServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
+        """Hear everybody who has connected so far, and end."""
+        deadline = time.monotonic() + 10
+        with socket.socket() as last:
+            last.bind(("127.0.0.1", 0))
+            self._last = last.getsockname()
+            last.connect(self._listener.getsockname())
+            while self._thread.is_alive() and time.monotonic() < deadline:
+                if self._connection is not None:
+                    with contextlib.suppress(OSError):
+                        self._connection.shutdown(socket.SHUT_RDWR)
+                self._thread.join(0.01)
         self._listener.close()
-        if self._connection is not None:
-            with contextlib.suppress(OSError):
-                self._connection.shutdown(socket.SHUT_RDWR)
-        self._thread.join(10)
 
     def _serve(self) -> None:
         with contextlib.suppress(OSError):
             while True:
-                self._connection, _ = self._listener.accept()
+                self._connection, address = self._listener.accept()
+                if address == self._last:
+                    self._connection.close()
+                    return
                 self.connections += 1
                 with self._connection, contextlib.suppress(OSError):
                     while request := _receive(self._connection):

@@ -122,7 +122,7 @@ def ask_the_intranet(lab: Lab, addresses: dict[str, str]) -> None:
     """Real requests, with and without translation."""
     lab.page.head("Who asks the intranet?")
     workload = next(name for name in addresses if name != RUNNER)
-    ask = f"curl -s --max-time 2 http://{INTRANET}/cgi-bin/whoami"
+    ask = f"curl -s --max-time 5 http://{INTRANET}/cgi-bin/whoami"
     lab.page.say("The server of the intranet answers with the address that it is asked from.")
     seen = lab.type("node1", lab.in_pod(NAMESPACE, workload, ask))
     lab.expect(seen.strip() == addresses[workload], "a tenant's pod comes with its own address")

@@ -4,7 +4,7 @@
 ask() {
     local address
     for address in $(kubectl get pods -l app=web -o 'jsonpath={.items[*].status.podIP}'); do
-        curl -s --max-time 0.5 "http://$address/" >/dev/null && echo "$address" && return
+        curl -s --connect-timeout 0.5 --max-time 5 "http://$address/" >/dev/null && echo "$address" && return
     done
     return 1
 }

@@ -17,12 +17,9 @@ make_bird() {
 }
 
 unpack_bird() {
-    local folder=$1 program
+    local folder=$1
     unpack_packages download_bird "$folder" || return
-    for program in "$folder"/usr/sbin/*; do
-        # RPATH, not RUNPATH: it also serves the libraries of the libraries.
-        patchelf --force-rpath --set-rpath "$(list_library_folders)" "$program" || return
-    done
+    serve_libraries "$folder"/usr/sbin/* || return
     "$folder/usr/sbin/bird" --version
 }
 
@@ -33,10 +30,3 @@ download_bird() (
     # shellcheck disable=SC2046  # a list of words
     apt-get download -q $(dpkg-deb --field bird2_*.deb Depends | grep -o 'lib\(ssh\|readline\)[^ ,]*')
 )
-
-list_library_folders() {
-    local architecture
-    architecture=$(gcc -print-multiarch)
-    # shellcheck disable=SC2016  # the loader's own variable
-    printf '$ORIGIN/../lib/%s:$ORIGIN/../../lib/%s' "$architecture" "$architecture"
-}

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Gets what building and testing need, and nothing that is there already:
-#   setup.sh       Debian packages, the Python environment, the tools written in Go, etcd, BIRD, Calico
+#   setup.sh       Debian packages, the Python environment, the tools written in Go, etcd, BIRD, Docker, Calico
 #   setup.sh venv  the Python environment alone (no root needed)
 # Environment and tools lie in ~/.cache/cni-ipam, keyed by what they are made of, so every clone of
-# the project shares them; build/venv, build/tools, build/etcd, build/bird and build/peers lead there.
+# the project shares them; build/venv, build/tools and so on lead there.
 # PYTHON=… chooses the interpreter, CNI_IPAM_CACHE=… the cache.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -187,6 +187,18 @@ unpack_packages() {
     done
 }
 
+# Lets programs of an unpacked package find the libraries beside it.
+serve_libraries() {
+    local architecture program
+    architecture=$(gcc -print-multiarch)
+    for program in "$@"; do
+        # RPATH, not RUNPATH: it also serves the libraries of the libraries.
+        # shellcheck disable=SC2016  # the loader's own variable
+        patchelf --force-rpath --set-rpath '$ORIGIN/../lib/'"$architecture:"'$ORIGIN/../../lib/'"$architecture" \
+            "$program" || return
+    done
+}
+
 # Calico's own plugin and calicoctl, for the tests that run them beside ours. They need some hundred
 # modules: where those cannot be had, build/peers-missing says why, those tests are skipped, and it
 # is tried again a day later.
@@ -226,5 +238,7 @@ if [ "${1:-}" != venv ]; then
     make_kubernetes
     . packaging/bird.sh
     make_bird
+    . packaging/docker.sh
+    make_docker
     make_peers
 fi

@@ -22,7 +22,7 @@ RENEW_SECONDS=${RENEW_SECONDS:-1200}
 RETRY_SECONDS=${RETRY_SECONDS:-10}
 own=${OWN_SERVICE_ACCOUNT_FOLDER:-/var/run/secrets/kubernetes.io/serviceaccount}
 
-verb=${1:-}
+verb=${1:-install-node.sh}
 here=$(dirname "$0")
 networks=$HOST/etc/cni/net.d
 kubeconfig=$networks/cni-ipam-kubeconfig

@@ -6,6 +6,7 @@
     ├── EnvironmentInvalid     4    a CNI_… variable is missing or wrong
     │   └── NetnsInvalid       8    CNI_NETNS is the plugin's own network namespace
     ├── InputOutputError       5    stdin, or the datastore's files, cannot be read or written
+    │   └── FileUnreadable          one that the configuration names
     ├── DecodeError            6    not JSON
     ├── NetconfError           7    the network configuration is wrong
     │   └── NetworkNameInvalid      its name, without which no verb can do
@@ -92,6 +93,10 @@ class InputOutputError(CniIpamError):
     """Reading stdin, or reading or writing the datastore's files, failed."""
 
     code = 5
+
+
+class FileUnreadable(InputOutputError):
+    """A file that the configuration names cannot be read."""
 
 
 class DecodeError(CniIpamError):

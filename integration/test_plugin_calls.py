@@ -261,3 +261,21 @@ def test_status_of_an_unusable_configuration_is_50(node: Node) -> None:
     answers = [node.call_plugin("STATUS", conf) for conf in (delegate(mask="x"), chained(mask="x"))]
 
     assert [50, 50] == [error_code(done) for done in answers]
+
+
+def test_status_of_a_configuration_whose_files_are_missing_is_50(node: Node) -> None:
+    """Or whose kubeconfig asks for what we do not have."""
+    kubeconfig = node.var_lib / "kubeconfig"
+    kubernetes = {"datastore_type": "kubernetes", "kubernetes": {"kubeconfig": str(kubeconfig)}}
+    missing = node.call_plugin("STATUS", delegate(**kubernetes))
+    proxied = {"server": "https://127.0.0.1:9", "proxy-url": "http://127.0.0.1:8"}
+    config = {
+        "current-context": "here",
+        "contexts": [{"name": "here", "context": {"cluster": "proxied"}}],
+        "clusters": [{"name": "proxied", "cluster": proxied}],
+    }
+    kubeconfig.write_text(json.dumps(config))
+    unserved = node.call_plugin("STATUS", delegate(**kubernetes))
+
+    assert [50, 50] == [error_code(done) for done in (missing, unserved)]
+    assert "proxy-url" in unserved.stdout

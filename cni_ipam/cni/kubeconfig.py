@@ -14,7 +14,7 @@ from binascii import a2b_base64
 
 from cni_ipam.cni.fields import kind_of
 from cni_ipam.cni.settings import HandOver, Setting
-from cni_ipam.errors import InputOutputError, NetconfError, UnsupportedError
+from cni_ipam.errors import FileUnreadable, NetconfError, UnsupportedError
 from cni_ipam.lean.json import quote_ascii
 from cni_ipam.lean.record import replace
 from cni_ipam.lean.yaml import NotPlain
@@ -34,7 +34,7 @@ def read_kubeconfig(path: str, text: str, name: str, context: str) -> dict[str, 
     means or by those of the full program. `name` is what messages call it.
 
     The keys are parts of the way: server, ca, ca_file, cert, cert_file, key, key_file, token,
-    token_file, insecure, tls_server_name. Raises NetconfError, InputOutputError, UnsupportedError,
+    token_file, insecure, tls_server_name. Raises NetconfError, FileUnreadable, UnsupportedError,
     or HandOver in the lean program."""
     try:
         return _read_plain(path, text, name, context)
@@ -77,7 +77,7 @@ def interpret_kubeconfig(
 
 
 def read_file(path: str, name: str) -> str:
-    """What the file `name` at `path` holds. Raises InputOutputError or NetconfError."""
+    """What the file `name` at `path` holds. Raises FileUnreadable or NetconfError."""
     pieces, left = [], _MAX_FILE_BYTES
     try:
         descriptor = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK)
@@ -89,7 +89,7 @@ def read_file(path: str, name: str) -> str:
             posix.close(descriptor)
     except OSError as error:
         message = f"cannot read {name}: {error.strerror}"
-        raise InputOutputError(message, "it says how the API server is reached") from error
+        raise FileUnreadable(message, "it says how the API server is reached") from error
     try:
         return b"".join(pieces).decode()
     except UnicodeDecodeError:

@@ -11,7 +11,7 @@ from errno import ENOENT, ENOTDIR
 
 from cni_ipam.cni.fields import CALICO_KEYS, refuse
 from cni_ipam.cni.request import read_variable
-from cni_ipam.errors import EnvironmentInvalid, InputOutputError, NetconfError
+from cni_ipam.errors import EnvironmentInvalid, FileUnreadable, NetconfError
 from cni_ipam.lean.json import quote_ascii
 from cni_ipam.lean.record import record
 
@@ -90,7 +90,7 @@ def parse_datastore(
 
     What only another datastore would need is checked too, unless `for_removal`; who neither
     `reads_annotations` nor has Kubernetes as the datastore is not told of an API server. Raises
-    NetconfError, EnvironmentInvalid, InputOutputError, UnsupportedError, or HandOver.
+    NetconfError, EnvironmentInvalid, FileUnreadable, UnsupportedError, or HandOver.
     """
     kind = _find_kind(fields, environ, embedded=embedded)
 
@@ -166,7 +166,7 @@ def find_node_name(fields: Fields, *, for_removal: bool = False) -> str:
     """This node's name: `nodename`, else the nodename file, else `hostname`, else the system's.
 
     Raises NetconfError (unless `for_removal` also for a key that would not have counted), or
-    InputOutputError if the file is there but cannot be read.
+    FileUnreadable if the file is there but cannot be read.
     """
     if not for_removal:
         for key in ("nodename_file", "hostname"):
@@ -214,7 +214,7 @@ def _read_nodename(file: str) -> str:
         if error.errno in (ENOENT, ENOTDIR):
             return ""
         message = f"cannot read nodename_file {file}: {error.strerror}"
-        raise InputOutputError(message) from error
+        raise FileUnreadable(message) from error
     return content.decode("utf-8", "surrogateescape")
 
 

@@ -16,6 +16,7 @@ import time
 
 from cni_ipam.errors import (
     DatastoreUnavailable,
+    FileUnreadable,
     InputOutputError,
     NetconfError,
     Unauthorized,
@@ -245,7 +246,7 @@ class EtcdClient:
         return f"Authorization: {self._token}\r\n" if self._token else ""
 
     def _find_tls(self) -> Tls | None:
-        """What encrypted connections share. Raises InputOutputError, NetconfError."""
+        """What encrypted connections share. Raises FileUnreadable, NetconfError."""
         # A stream in another thread may forget it meanwhile.
         tls = self._tls
         if tls is None and self._endpoint.scheme == "https":
@@ -257,7 +258,7 @@ class EtcdClient:
                 key = _KEY_OF_PART[bad.part]
                 path = getattr(self._credentials, f"{bad.part}_file") or "(a text)"
                 if bad.is_unreadable:
-                    raise InputOutputError(f"cannot read {key} {path}: {bad.why}") from bad
+                    raise FileUnreadable(f"cannot read {key} {path}: {bad.why}") from bad
                 raise NetconfError(
                     f"{key} {path}: {bad.why}", "it must hold what its name says, in PEM"
                 ) from bad

@@ -16,6 +16,7 @@ import time
 from cni_ipam.errors import (
     DatastoreUnavailable,
     EnvironmentInvalid,
+    FileUnreadable,
     InputOutputError,
     NetconfError,
     Unauthorized,
@@ -229,7 +230,7 @@ class KubernetesClient:
         return f"{lines}Authorization: Bearer {token}\r\n" if token else lines
 
     def _read_token(self) -> str:
-        """The token, from its file if it has one. Raises InputOutputError, NetconfError."""
+        """The token, from its file if it has one. Raises FileUnreadable, NetconfError."""
         if self._token is not None:
             return self._token
         self._token = self._access.token
@@ -240,14 +241,14 @@ class KubernetesClient:
                     text = stream.read(_MAX_TOKEN_BYTES).decode("ascii").strip()
             except (OSError, ValueError) as error:
                 why = getattr(error, "strerror", None) or "it is not a token"
-                raise InputOutputError(f"cannot read the token file {file}: {why}") from error
+                raise FileUnreadable(f"cannot read the token file {file}: {why}") from error
             if not text or not text.isprintable() or " " in text:
                 raise NetconfError(f"the token file {file} holds no token", "it must hold one line")
             self._token = text
         return self._token
 
     def _find_tls(self) -> Tls | None:
-        """What encrypted connections share. Raises InputOutputError, NetconfError."""
+        """What encrypted connections share. Raises FileUnreadable, NetconfError."""
         access = self._access
         if self._tls is None and access.server.endpoint.scheme == "https":
             from cni_ipam.lean.tls import BadCredentials, Tls
@@ -263,7 +264,7 @@ class KubernetesClient:
                 path = getattr(access.credentials, f"{bad.part}_file") or "(a text)"
                 where = f"{part} {path} of {access.origin}"
                 if bad.is_unreadable:
-                    raise InputOutputError(f"cannot read {where}: {bad.why}") from bad
+                    raise FileUnreadable(f"cannot read {where}: {bad.why}") from bad
                 raise NetconfError(f"{where}: {bad.why}", "it must be in PEM") from bad
         return self._tls
 

@@ -17,10 +17,12 @@ from cni_ipam.cni.settings import HandOver
 from cni_ipam.cni.version import version_reply
 from cni_ipam.errors import (
     CniIpamError,
+    FileUnreadable,
     NetconfError,
     NetnsInvalid,
     NetworkNameInvalid,
     NotAvailable,
+    UnsupportedError,
 )
 from cni_ipam.lean import log
 from cni_ipam.plugin.context import Context
@@ -109,7 +111,7 @@ def _read_netconf(request: Request, called_as: str, environ: Mapping[bytes, byte
         hand_over(str(wish), request.stdin, name, environ)
     except NetworkNameInvalid:
         raise
-    except NetconfError as error:
+    except (NetconfError, UnsupportedError, FileUnreadable) as error:
         if request.command == "STATUS":
             raise NotAvailable(error.msg, error.details) from error
         raise

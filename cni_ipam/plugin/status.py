@@ -14,6 +14,7 @@ from cni_ipam.errors import (
     AllocationError,
     CniIpamError,
     CorruptRecord,
+    FileUnreadable,
     InputOutputError,
     NetconfError,
     NotAvailable,
@@ -39,12 +40,12 @@ def status(context: Context) -> str:
         view = read_view(context.store(TIME_LIMIT_SECONDS), netconf.node_name, (), ())
         if netconf.status_when_exhausted:
             _check_room(context, view)
+    except (AllocationError, NetconfError, FileUnreadable) as error:
+        raise _unavailable(error) from error
     except (TryAgainLater, InputOutputError, CorruptRecord, Unauthorized) as error:
         if netconf.status_when_unreachable:
             raise _unavailable(error) from error
         log.error("status.datastore", msg=error.msg, details=error.details)
-    except (AllocationError, NetconfError) as error:
-        raise _unavailable(error) from error
     return ""
 
 

@@ -158,7 +158,8 @@ def test_a_token_file_that_is_gone_is_named(ready, tmp_path):
     """It cannot be read."""
     file = tmp_path / "no-such-token"
     node = ApiNode(tmp_path, ready, ready.kubeconfig(ACCOUNT, token_file=file))
-    assert_refused(node.call("ADD"), 5, str(file), "No such file or directory")
+    for verb, code in (("ADD", 5), ("STATUS", 50)):
+        assert_refused(node.call(verb), code, str(file), "No such file or directory")
 
 
 # Certificates

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import os
 import random
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 # Below the range from which the kernel takes ports for outgoing connections: a member that is down
 # finds its port free when it comes back.
 PORTS = range(20000, 32000)
-
-_claims: list[socket.socket] = []
 
 
 class Server(Daemon):
@@ -88,5 +87,5 @@ def _claim(port: int) -> bool:
     except OSError:
         name.close()
         return False
-    _claims.append(name)
+    atexit.register(name.close)
     return True

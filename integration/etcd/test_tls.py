@@ -304,15 +304,16 @@ def test_a_file_that_is_no_use_is_named(etcd35, settings, tmp_path, key, make, c
     assert_refused(answer, code, f"{key} {path}: ", why)
 
 
+@pytest.mark.parametrize(("make", "code"), [(Path.touch, 7), (Path.exists, 5)])
 @pytest.mark.parametrize("verb", [*VERBS, "STATUS"])
-def test_every_verb_names_the_file(etcd35, settings, tmp_path, verb):
+def test_every_verb_names_the_file(etcd35, settings, tmp_path, verb, make, code):
     """STATUS as a configuration with which no ADD can be served."""
     endpoint = etcd35.endpoints[0].replace("http:", "https:")
-    path = tmp_path / "empty"
-    path.touch()
+    path = tmp_path / "bad"
+    make(path)
     node = EtcdNode(tmp_path, [endpoint], **settings | {CA: str(path)})
     answer = node.call(verb, "c1", node.netconf(**{"cni.dev/valid-attachments": []}))
-    assert_refused(answer, 50 if verb == "STATUS" else 7, f"{CA} {path}: ")
+    assert_refused(answer, 50 if verb == "STATUS" else code, f"{CA} {path}: ")
 
 
 def test_the_key_of_another_certificate_is_told(refuse, own_certificates, settings):

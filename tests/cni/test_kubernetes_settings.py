@@ -20,7 +20,7 @@ from cni_ipam.cni.kubernetes_settings import (
 from cni_ipam.errors import (
     CniIpamError,
     EnvironmentInvalid,
-    InputOutputError,
+    FileUnreadable,
     NetconfError,
     UnsupportedError,
 )
@@ -439,10 +439,10 @@ def test_what_is_not_supported_is_refused_by_name(write, cluster, user, key):
         (
             {"kubernetes": {"kubeconfig": "/nowhere/at/all"}},
             {},
-            InputOutputError,
+            FileUnreadable,
             "cannot read kubeconfig /nowhere/at/all: No such file",
         ),
-        ({}, {"KUBECONFIG": "/"}, InputOutputError, "cannot read kubeconfig /: Is a directory"),
+        ({}, {"KUBECONFIG": "/"}, FileUnreadable, "cannot read kubeconfig /: Is a directory"),
         (
             {"policy": {"k8s_api_root": "ftp://x"}},
             {},

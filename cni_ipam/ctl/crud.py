@@ -24,7 +24,7 @@ from cni_ipam.ctl.resources import get_kind
 from cni_ipam.errors import AlreadyExists, CniIpamError, NotFound, OperatorError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from cni_ipam.ctl.output import Shown
     from cni_ipam.ctl.resources import Kind, Resource
@@ -139,7 +139,7 @@ def replace(
             f"Partial success: replaced the first {count} out of {count} "
             f"{outcome.of_kind}resources:"
         )
-        raise OperatorError(f"hit error: {outcome.errors[-1]}")
+        raise OperatorError(f"hit error: {outcome.errors[-1]}", outcome.errors[-1].details)
 
 
 def delete(
@@ -176,7 +176,7 @@ def delete(
         print(f"Successfully deleted {done} {outcome.of_kind}resource(s)")
     if outcome.errors:
         lines = [f"Failed to delete {outcome.of_kind}resource: {e}\n" for e in outcome.errors]
-        raise OperatorError("".join(lines))
+        raise OperatorError("".join(lines) + _advise(outcome.errors))
 
 
 def _refuse_clusters_own(session: Session, document: Document) -> None:
@@ -237,7 +237,7 @@ def get(
         shown = [(chosen, _exported(resource)) for chosen, resource in shown]
     sys.stdout.write(printer(shown))
     if errors:
-        raise OperatorError("\n".join(map(str, errors)))
+        raise OperatorError("\n".join(map(str, errors)), _advise(errors))
 
 
 def _find(
@@ -269,7 +269,7 @@ def _get_kind(alias: str) -> Kind:
     try:
         return get_kind(alias)
     except OperatorError as error:
-        raise OperatorError(f"failed to get resources: {error}") from None
+        raise OperatorError(f"failed to get resources: {error}", error.details) from None
 
 
 def _choose(
@@ -305,7 +305,7 @@ def _load(source: Source) -> Sequence[Document]:
             source.filename, recursive=source.recursive, skip_empty=source.skip_empty
         )
     except DocumentError as error:
-        raise OperatorError(f"failed to execute command: {error}") from None
+        raise OperatorError(f"failed to execute command: {error}", error.details) from None
 
 
 def _run(
@@ -320,15 +320,20 @@ def _run(
         except CniIpamError as error:
             outcome.errors.append(error)
     done, count, of_kind = outcome.handled, len(documents), outcome.of_kind
-    errors = f"[{' '.join(map(str, outcome.errors))}]"
+    errors, advice = f"[{' '.join(map(str, outcome.errors))}]", _advise(outcome.errors)
     if not count:
         print("No resources specified")
     elif not outcome.errors:
         print(f"Successfully {past} {done} {of_kind}resource(s)")
     elif count == 1:
-        raise OperatorError(f"failed to {verb} {of_kind}resource: {errors}")
+        raise OperatorError(f"failed to {verb} {of_kind}resource: {errors}", advice)
     elif not done:
-        raise OperatorError(f"failed to {verb} any {of_kind}resources: {errors}")
+        raise OperatorError(f"failed to {verb} any {of_kind}resources: {errors}", advice)
     else:
         print(f"Partial success: {past} the first {done} out of {count} {of_kind}resources:")
-        raise OperatorError(f"hit error: {errors}")
+        raise OperatorError(f"hit error: {errors}", advice)
+
+
+def _advise(errors: Iterable[CniIpamError]) -> str:
+    """What to do about them, each piece of advice once."""
+    return "\n".join(dict.fromkeys([error.details for error in errors if error.details]))

@@ -103,6 +103,7 @@ def test_a_node_of_the_cluster_is_not_deleted(ready):
 
     assert 1 == done.returncode
     assert f"operation delete is not supported on Node({NODE})" in done.stderr
+    assert "use `kubectl delete node`" in done.stderr
     assert 1 == len(ready.get(f"{GROUP}/blockaffinities")["items"])
     assert NODE == ready.get(f"/api/v1/nodes/{NODE}")["metadata"]["name"]
 

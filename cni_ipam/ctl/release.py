@@ -9,6 +9,8 @@ import typer
 
 from cni_ipam.ctl.show import read_address
 from cni_ipam.ctl.survey import survey
+from cni_ipam.datastore import keys
+from cni_ipam.datastore.port import Range
 from cni_ipam.errors import OperatorError
 from cni_ipam.ipam.departure import release_node
 from cni_ipam.ipam.free import ReleaseRequest, release_addresses
@@ -30,6 +32,9 @@ def release(
             "still use may be given to others at once.",
         ),
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also a node that Kubernetes still knows.")
+    ] = False,
 ) -> None:
     """Release an address, or a node's, whose owner is gone; one that lives goes on using it."""
     session: Session = context.obj
@@ -38,6 +43,8 @@ def release(
     if ip is not None:
         _release_address(session, read_address(ip))
     if node is not None:
+        if not force:
+            _refuse_living(session, node)
         _release_node(session, node)
 
 
@@ -48,6 +55,18 @@ def _release_address(session: Session, address: Address) -> None:
     if not freed.released:
         raise OperatorError(f"IP address {address} is not assigned")
     print(f"Successfully released IP address {address}")
+
+
+def _refuse_living(session: Session, node: str) -> None:
+    """Raises OperatorError for a node of Kubernetes: its pods may run, and others would get their
+    addresses. Elsewhere a Node is a mere record, which says nothing about that."""
+    is_kubernetes = session.place.datastore.kind == "kubernetes"
+    if is_kubernetes and session.store.read([Range(keys.NODES + node)])[0]:
+        raise OperatorError(
+            f"Node({node}) is still there: its pods may be running, and others would get their "
+            "addresses",
+            f"if it is dead, `kubectl delete node {node}` first; --force goes before this",
+        )
 
 
 def _release_node(session: Session, node: str) -> None:

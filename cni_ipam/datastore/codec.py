@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 API_VERSION = "projectcalico.org/v3"
+_UINT64 = 1 << 64
 # How an adapter hands on, as a value, why what it found is no record.
 NO_RECORD = "not a record: "
 # The fields of an IPPool's spec in Calico's order.
@@ -90,7 +91,7 @@ def _block(fields: Document) -> Block:
         ),
         unallocated=tuple(_take_all(fields, "unallocated", int)),
         attributes=tuple([_attribute(a) for a in _take_all(fields, "attributes", dict)]),
-        sequence_number=_take(fields, "sequenceNumber", int, 0),
+        sequence_number=_uint64(_take(fields, "sequenceNumber", int, 0)),
         allocation_sequence=_sequence(fields, allocations),
         extra=_extra(fields),
     )
@@ -104,7 +105,7 @@ def encode_block(block: Block) -> str:
     fields["allocations"] = list(block.allocations)
     fields["unallocated"] = list(block.unallocated)
     fields["attributes"] = [_encode_attribute(attribute) for attribute in block.attributes]
-    fields["sequenceNumber"] = block.sequence_number
+    fields["sequenceNumber"] = block.sequence_number % _UINT64  # Go's wraps
     sequence = {str(ordinal): number for ordinal, number in block.allocation_sequence.items()}
     fields["sequenceNumberForAllocation"] = dict(sorted(sequence.items()))
     fields["deleted"] = False
@@ -124,9 +125,16 @@ def _owner(fields: Document) -> str | None:
 def _sequence(fields: Document, allocations: list[object]) -> dict[int, int]:
     """Numbers per allocated ordinal; older releases left entries of freed ordinals behind."""
     found = _take(fields, "sequenceNumberForAllocation", dict, {})
-    numbers = {int(o): _checked(n, int, "sequence number") for o, n in found.items()}
-    used = {ordinal for ordinal, index in enumerate(allocations) if index is not None}
-    return {ordinal: number for ordinal, number in numbers.items() if ordinal in used}
+    numbers = {o: _uint64(_checked(n, int, "sequence number")) for o, n in found.items()}
+    used = {str(ordinal) for ordinal, index in enumerate(allocations) if index is not None}
+    return {int(ordinal): number for ordinal, number in numbers.items() if ordinal in used}
+
+
+def _uint64(number: int) -> int:
+    """The number, which Calico must be able to hold, too."""
+    if not 0 <= number < _UINT64:
+        raise ValueError(f"{number} is no sequence number: it has 64 bits and no sign")
+    return number
 
 
 def _attribute(found: Document) -> Attribute:

@@ -97,13 +97,14 @@ def _read_required(store: Datastore, wish: Wish, *, reads_handle: bool) -> View:
     handles = [wish.handle] if wish.handle and reads_handle else []
     default_pools = [name for name, _ in wish.default_pools]
     unneeded = ["node"] if wish.is_frugal else []
-    if wish.is_frugal and not wish.heeds_ready:
+    if not wish.heeds_ready:
         unneeded.append("cluster")
     view = read_view(
         store, wish.host, wish.versions, handles, wish.kind, default_pools, without=unneeded
     )
-    # Node and handle would be written as new ones, which the datastore refuses each time.
-    view.require(keys.NODES + wish.host, keys.handle_key(wish.handle))
+    # Node and handle would be written as new ones, which the datastore refuses each time; and what
+    # the operator configured is not for us to guess.
+    view.require(keys.NODES + wish.host, keys.handle_key(wish.handle), keys.CONFIG)
     if wish.heeds_ready:
         view.require(keys.CLUSTER_INFORMATION)
     if wish.is_frugal and wish.kind == "host":

@@ -72,7 +72,7 @@ class _Removal:
         unneeded = ("node", "cluster", "reservations")
         view = read_view(self.store, self.host, (), list(self.owners), without=unneeded)
         self.has_handles = bool(view.handles)
-        # A broken pool is no reason to keep an address; a broken handle or block is.
+        # A broken pool or config is no reason to keep an address; a broken handle or block is.
         self.faults = [f for f in view.faults if f.key.startswith(keys.HANDLES)]
         handled = [cidr for handle, _ in view.handles.values() for cidr in handle.blocks]
         blocks = read_blocks(self.store, handled, self.faults)

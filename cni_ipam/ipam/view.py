@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cni_ipam.core.config import IpamConfig
 from cni_ipam.core.reservation import Reservations
 from cni_ipam.datastore import codec, keys
 from cni_ipam.datastore.port import Range
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from cni_ipam.core.address import Cidr
     from cni_ipam.core.affinity import Affinity
     from cni_ipam.core.block import Block
-    from cni_ipam.core.config import IpamConfig
     from cni_ipam.core.handle import Handle
     from cni_ipam.core.pool import Pool
     from cni_ipam.datastore.port import Datastore, Entry
@@ -77,11 +77,12 @@ def read_view(
     faults: list[CorruptRecord] = []
     reserved = codec.decode_all(codec.decode_reservation, found["reservations"], faults)
     labels = codec.decode_all(codec.decode_labels, found["node"], faults)
+    configs = codec.decode_all(codec.decode_config, found["config"], faults)
     return View(
         pools=codec.decode_all(codec.decode_pool, found["pools"], faults),
         reservations=Reservations().plus([cidr for cidrs in reserved for cidr in cidrs]),
         reservation_names=frozenset([keys.last_part(entry.key) for entry in found["reservations"]]),
-        config=codec.decode_found_config(found["config"]),
+        config=configs[0] if configs else IpamConfig(),
         node_labels=labels[0] if labels else None,
         is_ready=all(codec.decode_all(codec.is_ready, found["cluster"], faults)),
         made_default_pools=frozenset([keys.last_part(entry.key) for entry in found["made"]]),

@@ -209,9 +209,8 @@ def _judge_host_routes(table: _Table, records: HostRecords) -> Iterator[Judgemen
         if any(block.contains(address) for block in records.unclear):
             yield Judgement(route, UNCLEAR, f"the records of the block of {address} cannot be read")
         elif records.is_blank:
-            yield Judgement(
-                route, UNCLEAR, "no block at all is recorded: is it the right datastore?"
-            )
+            text = f"{address}: no block at all is recorded: is it the right datastore?"
+            yield Judgement(route, UNCLEAR, text)
         else:
             text = f"{address} is not recorded for this node"
             yield Judgement(route, LEFT_BEHIND, text, (Change(REMOVE, route),))

@@ -108,6 +108,20 @@ def test_a_node_of_the_cluster_is_not_deleted(ready):
     assert NODE == ready.get(f"/api/v1/nodes/{NODE}")["metadata"]["name"]
 
 
+def test_what_a_node_of_the_cluster_holds_is_given_up_by_force_alone(ready):
+    """Its pods may be running; a node that is deleted is gone."""
+    spec = {"cidr": "10.77.0.0/29", "node": NODE, "state": "confirmed", "deleted": "false"}
+    held = {"kind": "BlockAffinity", "metadata": {"name": f"{NODE}-10-77-0-0-29"}, "spec": spec}
+    create(ready, f"{GROUP}/blockaffinities", held | {"apiVersion": GROUP.removeprefix("/apis/")})
+
+    refused = try_ipamctl(ready, "ipam", "release", "--node", NODE)
+    forced = try_ipamctl(ready, "ipam", "release", "--node", NODE, "--force")
+
+    assert (1, 0) == (refused.returncode, forced.returncode), forced.stderr
+    assert f"Node({NODE}) is still there" in refused.stderr
+    assert [] == ready.get(f"{GROUP}/blockaffinities")["items"]
+
+
 def test_peers_and_settings_live_in_a_cluster(ready):
     """By calicoctl's commands, and `kubectl` sees them."""
     settings = {"kind": "BGPConfiguration", "metadata": {"name": "default"}}

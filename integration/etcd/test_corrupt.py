@@ -229,7 +229,7 @@ def test_a_record_that_decides_is_named(world, key, data):
 @pytest.mark.parametrize("data", BROKEN.values(), ids=BROKEN.keys())
 def test_records_that_a_release_does_not_need_do_not_matter(world, data):
     """*DEL never fails for what is gone*, nor for what it does not need."""
-    for key in (keys.NODES + "node1", keys.CLUSTER_INFORMATION, POOL_KEY):
+    for key in (keys.NODES + "node1", keys.CLUSTER_INFORMATION, keys.CONFIG, POOL_KEY):
         world.spoil(key, data)
     assert 0 == world.call("DEL", "c0").status
     assert [] == list_allocated(json.loads(world.read(world.key)))

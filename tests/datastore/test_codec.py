@@ -15,6 +15,7 @@ from cni_ipam.core.pool import Pool
 from cni_ipam.core.reservation import Reservations
 from cni_ipam.datastore import codec, keys
 from cni_ipam.datastore.port import Entry
+from cni_ipam.errors import CorruptRecord
 from cni_ipam.lean.record import replace
 from tests.datastore.golden import (
     AFFINITY_KEY,
@@ -134,6 +135,21 @@ def test_big_sequence_numbers_are_exact(number):
     block = codec.decode_block(block_entry(text))
     assert (number, {0: number - 1}) == (block.sequence_number, block.allocation_sequence)
     assert f'"sequenceNumber":{number},' in codec.encode_block(block)
+
+
+def test_a_sequence_number_begins_anew_after_the_last():
+    """As Go's, which has 64 bits."""
+    block = codec.decode_block(block_entry(changed(ALLOCATED, sequenceNumber=2**64 - 1))).touch()
+    assert '"sequenceNumber":0,' in codec.encode_block(block)
+
+
+@pytest.mark.parametrize("number", [-1, 2**64, 99999999999999999999])
+@pytest.mark.parametrize("field", ["sequenceNumber", "sequenceNumberForAllocation"])
+def test_a_sequence_number_that_calico_cannot_read_is_no_record(field, number):
+    """It could not use the block any more after we had."""
+    value = number if field == "sequenceNumber" else {"0": number}
+    with pytest.raises(CorruptRecord, match=f"{number} is no sequence number"):
+        codec.decode_block(block_entry(changed(ALLOCATED, **{field: value})))
 
 
 @pytest.mark.parametrize("names", [["sequenceNumber"], ["sequenceNumberForAllocation"]])

@@ -120,8 +120,14 @@ def test_a_broken_reservation_is_passed_over_as_calico_does(store):
 
 @pytest.mark.parametrize(
     "key",
-    [f"{keys.NODES}node1", keys.CLUSTER_INFORMATION, f"{keys.POOLS}pool1", f"{keys.RESERVATIONS}r"],
-    ids=["node", "lock", "pool", "reservation"],
+    [
+        f"{keys.NODES}node1",
+        keys.CLUSTER_INFORMATION,
+        f"{keys.POOLS}pool1",
+        f"{keys.RESERVATIONS}r",
+        keys.CONFIG,
+    ],
+    ids=["node", "lock", "pool", "reservation", "config"],
 )
 def test_a_release_needs_none_of_these(store, key):
     """*DEL never fails for what is gone*, nor for what it does not need."""

@@ -125,9 +125,9 @@ def _owner(fields: Document) -> str | None:
 def _sequence(fields: Document, allocations: list[object]) -> dict[int, int]:
     """Numbers per allocated ordinal; older releases left entries of freed ordinals behind."""
     found = _take(fields, "sequenceNumberForAllocation", dict, {})
-    numbers = {o: _uint64(_checked(n, int, "sequence number")) for o, n in found.items()}
-    used = {str(ordinal) for ordinal, index in enumerate(allocations) if index is not None}
-    return {int(ordinal): number for ordinal, number in numbers.items() if ordinal in used}
+    numbers = {int(o): _uint64(_checked(n, int, "sequence number")) for o, n in found.items()}
+    used = {ordinal for ordinal, index in enumerate(allocations) if index is not None}
+    return {ordinal: number for ordinal, number in numbers.items() if ordinal in used}
 
 
 def _uint64(number: int) -> int:

@@ -18,7 +18,12 @@ from __future__ import annotations
 import time
 
 from cni_ipam.datastore import keys
-from cni_ipam.datastore.kubernetes_client import Interrupted, LostAnswer, Refused
+from cni_ipam.datastore.kubernetes_client import (
+    Interrupted,
+    LostAnswer,
+    Refused,
+    UnknownFields,
+)
 from cni_ipam.datastore.kubernetes_objects import (
     find_place,
     refuse_read_only,
@@ -26,6 +31,7 @@ from cni_ipam.datastore.kubernetes_objects import (
     to_object,
 )
 from cni_ipam.datastore.kubernetes_reader import KubernetesReader, get_listing, only
+from cni_ipam.datastore.kubernetes_resources import omit_defaults
 from cni_ipam.datastore.port import ABSENT, SAME, catch_up
 from cni_ipam.errors import Conflict, DatastoreUnavailable, InputOutputError
 from cni_ipam.lean.record import replace
@@ -44,6 +50,9 @@ _ATTEMPTS = 10
 _PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 1.0
 _TAKEN = 409
+# Without it the API server drops what its definition lacks, and says that all went well: a pool
+# whose selector is dropped is everybody's.
+_STRICT = "?fieldValidation=Strict"
 
 
 class KubernetesDatastore(KubernetesReader):
@@ -109,7 +118,7 @@ class KubernetesDatastore(KubernetesReader):
             else:
                 existing = self._get_existing(write, place)
                 changed = to_object(write.key, write.value, self._group, existing=existing)
-                done = self._client.ask("PUT", place.path(self._group), changed)
+                done = self._send("PUT", place.path(self._group), changed, place)
         except Refused as refused:
             raise Conflict(write.key) from refused
         revision = _revision_of(done)
@@ -144,7 +153,21 @@ class KubernetesDatastore(KubernetesReader):
 
     def _post(self, write: Write, place: Place) -> Json:
         made = to_object(write.key, write.value or "", self._group)
-        return self._client.ask("POST", place.collection(self._group), made)
+        return self._send("POST", place.collection(self._group), made, place)
+
+    def _send(self, method: str, path: str, made: Json, place: Place) -> Json:
+        """The object as it was written, whole if need be. Raises UnknownFields, and as `ask`."""
+        if place.takes_unknown_fields:
+            return self._client.ask(method, path, made)
+        path += _STRICT
+        try:
+            return self._client.ask(method, path, made)
+        except UnknownFields as unknown:
+            # Every pool says its assignmentMode, which older definitions lack.
+            shorter = omit_defaults(made, unknown.fields)
+            if shorter is None:
+                raise
+        return self._client.ask(method, path, shorter)
 
     def _get_existing(self, write: Write, place: Place) -> Json:
         """The object at the expected revision. Raises Conflict if it has another one."""

@@ -46,6 +46,7 @@ _MAX_TOKEN_BYTES = 1 << 20
 _OK, _FIRST_REDIRECTION, _UNAUTHENTICATED = 200, 300, 401
 _CHANGES = frozenset(["ADDED", "MODIFIED", "DELETED"])
 _PASSING = frozenset([429, 500, 502, 503, 504])
+_UNKNOWN_FIELD = 'unknown field "'
 _PARTS = {"ca": "certificate-authority", "cert": "client-certificate", "key": "client-key"}
 
 
@@ -61,6 +62,18 @@ class Refused(Exception):
         self.status = status
         self.reason = reason
         self.message = message
+
+
+class UnknownFields(InputOutputError):
+    """The API server's definition lacks `fields` of an object, which was to be kept whole."""
+
+    def __init__(self, fields: list[str], message: str) -> None:
+        names = ", ".join(fields)
+        super().__init__(
+            f"the API server refuses the request: {message}",
+            f"its definition is older than {names}: apply conf/crds, or leave out {names}",
+        )
+        self.fields = fields
 
 
 class Interrupted(Exception):
@@ -147,7 +160,8 @@ class KubernetesClient:
 
     def get_pod(self, namespace: str, name: str) -> Json:
         """A pod. Raises DatastoreUnavailable if there is none, and as `ask`."""
-        return self._get(f"/api/v1/namespaces/{quote_name(namespace)}/pods/{quote_name(name)}")
+        place = f"/api/v1/namespaces/{quote_name(namespace)}/pods"
+        return self._get(f"{place}/{quote_name(name, 'K8S_POD_NAME')}")
 
     def get_namespace(self, name: str) -> Json:
         """A namespace. Raises as `get_pod`."""
@@ -314,6 +328,9 @@ def _read(answer: Answer) -> Json:
     if answer.status in _PASSING:
         # Of these only 429 says that nothing was done.
         raise _Unserved(message, is_sent=answer.status != 429, pause_seconds=_find_pause(answer))
+    unknown = [part.partition('"')[0] for part in message.split(_UNKNOWN_FIELD)[1:]]
+    if unknown and answer.status == 400:
+        raise UnknownFields(unknown, message)
     raise InputOutputError(f"the API server refuses the request: {message}")
 
 
@@ -323,12 +340,15 @@ def _find_pause(answer: Answer) -> float:
     return float(min(int(text[:6]), 60)) if text.isascii() and text.isdigit() else 0.0
 
 
-def quote_name(name: str) -> str:
-    """A name as a part of a path. Raises EnvironmentInvalid for one that cannot be: these two
-    come from CNI_ARGS."""
-    if name in ("", ".", "..") or not name.isascii() or not name.isprintable():
+def quote_name(name: str, key: str = "K8S_POD_NAMESPACE") -> str:
+    """A name as a part of a path. Raises EnvironmentInvalid for one that cannot be, with the `key`
+    of CNI_ARGS that said it. With `/` or `%` it cannot: an API server decodes before it splits."""
+    is_path = name in ("", ".", "..") or "/" in name or "%" in name
+    if is_path or not name.isascii() or not name.isprintable():
+        what = "a pod" if key == "K8S_POD_NAME" else "a namespace"
         raise EnvironmentInvalid(
-            f"CNI_ARGS: {quote_ascii(name[:80])} is not the name of a pod or of a namespace"
+            f"CNI_ARGS: {key} {quote_ascii(name[:80])} is not the name of {what}",
+            "a name has lower case letters, digits, '-' and '.'",
         )
     return _quote(name)
 

@@ -69,6 +69,7 @@ _RECORDS = {
     "IPAMConfig": (write_config, read_config),
     "IPAMHandle": (write_handle, read_handle),
 }
+_ALLOCATIONS = ("ipamblocks", "blockaffinities", "ipamhandles")
 _RESOURCES = {prefix: f"{kind.lower()}s" for kind, prefix in PREFIXES.items()}
 _ROOTS = {
     keys.BLOCKS: "ipamblocks",
@@ -101,7 +102,14 @@ class Place:
     @property
     def is_deleted_in_two_steps(self) -> bool:
         """Whether it is first marked as deleted (`to_deleted`), which is the swap, then removed."""
-        return self.resource in ("ipamblocks", "blockaffinities", "ipamhandles")
+        return self.resource in _ALLOCATIONS
+
+    @property
+    def takes_unknown_fields(self) -> bool:
+        """Whether the API server may drop what its definition lacks, as it does unless asked not
+        to. Of a record it may: older definitions lack fields that no address depends on. What an
+        operator wrote is kept whole or refused: less of it would be another wish."""
+        return self.resource in _ALLOCATIONS
 
     @property
     def is_read_only(self) -> bool:

@@ -14,6 +14,7 @@ from cni_ipam.lean import json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     Document = dict[str, Any]
@@ -83,6 +84,19 @@ def write_resource(
     return {**found, "status": value["status"]} if value.get("status") else found
 
 
+def omit_defaults(found: Document, fields: Iterable[str]) -> Document | None:
+    """A pool without those of these fields, each named as `spec.blockSize` is, that say what every
+    reader takes for said without them; None if there are none, and for other kinds."""
+    if found["kind"] != "IPPool":
+        return None
+    spec = found["spec"]
+    for name in [name for name in spec if f"spec.{name}" in fields]:
+        shorter = {field: value for field, value in spec.items() if field != name}
+        if _find_meaning(shorter) == _find_meaning(spec):
+            spec = shorter
+    return None if spec is found["spec"] else {**found, "spec": spec}
+
+
 def read_resource(kind: str, found: Document, group: str) -> tuple[str, Document]:
     """Key and value of a resource."""
     real = _map(found, "metadata")
@@ -105,7 +119,7 @@ def read_node(found: Document) -> tuple[str, Document]:
     gave to Calico alone."""
     real = _map(found, "metadata")
     noted = _map(real, "annotations")
-    labels = {**_read_map(noted, _LABELS_ANNOTATION), **_map(real, "labels")}
+    labels = {**_read_labels(noted), **_map(real, "labels")}
     metadata = {"name": real["name"], "uid": real.get("uid")}
     metadata.update(creationTimestamp=real.get("creationTimestamp"), labels=labels)
     spec: Document = {
@@ -155,6 +169,15 @@ def reverse_uid(uid: str) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
+def _find_meaning(spec: Document) -> Document:
+    """What a pool's spec says with its defaults; false, 0 and empty are as good as nothing."""
+    # Needed only where definitions are old; importing the rules on each ADD would cost.
+    from cni_ipam.core.pool_rules import with_pool_defaults
+
+    whole = with_pool_defaults({"spec": spec})["spec"]
+    return {field: value for field, value in whole.items() if value}
+
+
 def _wrap(seen: Document) -> Document:
     """Labels and annotations of an object in the older group for the metadata that users see."""
     inner = {field: value for field, value in seen.items() if value and field not in _SERVERS_OWN}
@@ -197,6 +220,18 @@ def _pick_ours(texts: Document) -> Document:
 def _noted(annotations: Document, fields: dict[str, str]) -> Document:
     found = {field: annotations.get(f"projectcalico.org/{name}") for field, name in fields.items()}
     return {field: text for field, text in found.items() if text}
+
+
+def _read_labels(annotations: Document) -> Document:
+    """The labels that users gave to Calico alone; none where they cannot be read. Calico goes on
+    without them, too: else a slip in an annotation would end every ADD on the node."""
+    try:
+        found = _read_map(annotations, _LABELS_ANNOTATION)
+    except ValueError:
+        return {}
+    # As Go does, which takes null for an empty text.
+    labels = {name: "" if text is None else text for name, text in found.items()}
+    return labels if all(type(text) is str for text in labels.values()) else {}
 
 
 def _read_map(annotations: Document, name: str) -> Document:

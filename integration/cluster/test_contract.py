@@ -7,12 +7,15 @@ takes small objects only, and names have no case.
 
 from __future__ import annotations
 
+import json
 import zlib
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from cni_ipam.cni.kubernetes_settings import KubernetesSettings, parse_api_server
+from cni_ipam.ctl.main import run
 from cni_ipam.datastore import keys
 from cni_ipam.datastore.kubernetes import KubernetesDatastore
 from cni_ipam.datastore.kubernetes_client import KubernetesClient
@@ -23,11 +26,13 @@ from cni_ipam.errors import Conflict, InputOutputError, NetconfError
 from cni_ipam.lean.http import Credentials
 from integration.cluster.authority import ADMIN
 from integration.cluster.node import wait_served
-from integration.network import ROOT
+from integration.network import ROOT, becomes_true
 from tests.datastore.contract import DatastoreContract
+from tests.datastore.golden import FRESH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
     from typing import Any
 
     from cni_ipam.datastore.port import Datastore
@@ -292,6 +297,102 @@ class TestNames:
         with pytest.raises(Conflict):
             store.commit([Write(AFFINITY, CLAIMED, ABSENT)])
         assert before == store.read([Range(AFFINITY)])
+
+
+class TestOlderDefinitions:
+    """Of Calico's, which may lack a field: an API server drops that, unless it is told not to."""
+
+    POOL = keys.POOLS + "pool"
+
+    @pytest.fixture
+    def lack(self, defined: Cluster) -> Iterator[Callable[[str, str], None]]:
+        """Takes a field from the definition of a resource; it has it again afterwards."""
+        files: list[Path] = []
+
+        def take(resource: str, field: str) -> None:
+            files.append(CRDS / f"{resource}.yaml")
+            definition = yaml.safe_load(files[-1].read_text())
+            (version,) = definition["spec"]["versions"]
+            spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
+            del spec["properties"][field]
+            del spec["x-kubernetes-preserve-unknown-fields"]
+            rules = spec.pop("x-kubernetes-validations", [])
+            kept = [rule for rule in rules if f"self.{field}" not in rule["rule"]]
+            spec.update({"x-kubernetes-validations": kept} if kept else {})
+            defined.kubectl("apply", "-f", "-", stdin=json.dumps(definition))
+            self.wait_lacking(defined, definition, field, is_lacking=True)
+
+        yield take
+        for resource in ("ippools", "ipamconfigs", "ipreservations"):
+            assert 200 == defined.request("DELETE", f"{GROUP}/{resource}")[0]
+        for file in files:
+            defined.kubectl("apply", "-f", str(file))
+            self.wait_lacking(defined, yaml.safe_load(file.read_text()), "x", is_lacking=False)
+
+    def wait_lacking(
+        self, cluster: Cluster, definition: Any, field: str, *, is_lacking: bool
+    ) -> None:
+        """The API server goes by a definition a moment after it has taken it."""
+        names = definition["spec"]["names"]
+        path = f"{GROUP}/{names['plural']}?dryRun=All&fieldValidation=Strict"
+        made = {"kind": names["kind"], "apiVersion": GROUP.removeprefix("/apis/")}
+        made |= {"metadata": {"name": "probe"}, "spec": {field: None}}
+
+        def look() -> bool:
+            return is_lacking == ("unknown field" in str(cluster.request("POST", path, made)[1]))
+
+        assert becomes_true(look)
+
+    def pool(self, **spec: str) -> str:
+        """A pool as `ipamctl create` writes one."""
+        made = {"kind": "IPPool", "metadata": {"name": "pool"}}
+        return json.dumps({**made, "spec": {"cidr": "10.0.0.0/24", **spec}})
+
+    def test_a_restricted_pool_is_refused_rather_than_opened(self, store, defined, lack):
+        """When it is made, and when it is changed; with the field and with what to do."""
+        lack("ippools", "namespaceSelector")
+        restricted = self.pool(namespaceSelector="team == 'a'", allowedUses=["Workload"])
+        with pytest.raises(InputOutputError) as caught:
+            store.commit([Write(self.POOL, restricted, ABSENT)])
+        assert 'unknown field "spec.namespaceSelector"' in caught.value.msg
+        assert "apply conf/crds" in caught.value.details
+        assert not exists(defined, "ippools", "pool")
+
+        store.commit([Write(self.POOL, self.pool(), ABSENT)])
+        before = store.read([Range(self.POOL)])
+        with pytest.raises(InputOutputError, match=r"spec\.namespaceSelector"):
+            store.commit([Write(self.POOL, restricted, before[0][0].revision)])
+        assert before == store.read([Range(self.POOL)])
+
+    def test_a_default_pool_needs_no_newer_definition(self, store, defined, lack):
+        """It says what holds where nothing is said; another word is refused."""
+        lack("ippools", "assignmentMode")
+        with pytest.raises(InputOutputError, match=r"spec\.assignmentMode"):
+            store.commit([Write(self.POOL, self.pool(assignmentMode="Manual"), ABSENT)])
+        store.commit([Write(self.POOL, self.pool(assignmentMode="Automatic"), ABSENT)])
+        assert {"cidr": "10.0.0.0/24"} == defined.get(f"{GROUP}/ippools/pool")["spec"]
+        changed = self.pool(assignmentMode="Automatic", nodeSelector="a == 'b'")
+        store.commit([Write(self.POOL, changed, store.read([Range(self.POOL)])[0][0].revision)])
+        assert "a == 'b'" == defined.get(f"{GROUP}/ippools/pool")["spec"]["nodeSelector"]
+
+    @pytest.mark.usefixtures("open_store")
+    def test_a_setting_that_is_not_stored_is_not_told_as_set(self, defined, lack, capsys):
+        """By the command, too: it says the field, and what to do."""
+        lack("ipamconfigs", "ipCooldownSeconds")
+        environ = {"DATASTORE_TYPE": "kubernetes", "KUBECONFIG": str(defined.kubeconfig())}
+        assert 1 == run(["ipam", "configure", "--ip-cooldown-seconds=30"], environ)
+        told = capsys.readouterr()
+        assert "spec.ipCooldownSeconds" in told.err
+        assert "apply conf/crds" in told.err
+        assert "Successfully" not in told.out
+        assert not exists(defined, "ipamconfigs", "default")
+
+    def test_a_block_is_written_without_what_the_definition_lacks(self, store, lack):
+        """No address depends on it, and pods must start."""
+        lack("ipamblocks", "affinityClaimTime")
+        key = keys.BLOCKS + "ipv4/block/10.0.0.0-30"
+        store.commit([Write(key, FRESH, ABSENT)])
+        assert "affinity_claim_time" not in (find(store, key) or "affinity_claim_time")
 
 
 class TestLists:

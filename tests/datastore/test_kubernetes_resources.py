@@ -296,11 +296,18 @@ def test_a_plain_node_has_no_tunnels(group):
     assert spec == json.loads(entry.value)["spec"]
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '"x"'])
-def test_calicos_labels_of_a_node_must_be_a_map(text):
-    """Told by the annotation's name."""
-    with pytest.raises(ValueError, match=r"projectcalico\.org/labels"):
-        to_entry(node(annotations={"projectcalico.org/labels": text}), V1, "Node")
+@pytest.mark.parametrize("text", ["{bad", "[]", '"x"', '{"zone":1}', '{"zone":{}}', "[" * 9999])
+def test_labels_that_calico_cannot_read_leave_the_nodes_own(text):
+    """As Calico does, so that no annotation ends every ADD on the node."""
+    annotations = {"projectcalico.org/labels": text}
+    entry = to_entry(node(labels={"rack": "1"}, annotations=annotations), V1, "Node")
+    assert {"rack": "1"} == codec.decode_labels(entry)
+
+
+def test_a_label_of_calicos_that_is_null_is_empty():
+    """As Go reads it."""
+    entry = to_entry(node(annotations={"projectcalico.org/labels": '{"zone":null}'}), V1, "Node")
+    assert {"zone": ""} == codec.decode_labels(entry)
 
 
 def test_a_node_is_never_written():

@@ -20,6 +20,7 @@ from tests.datastore.kubernetes_answers import (
     CREATE,
     DONE,
     FORBIDDEN,
+    GROUP,
     GROUP_LIST,
     INVALID,
     KEY,
@@ -36,6 +37,7 @@ from tests.datastore.kubernetes_answers import (
     TIMED_OUT,
     UNKNOWN,
     UPDATE,
+    asked,
     busy,
     closing,
     commit,
@@ -225,6 +227,84 @@ class TestWrites:
         put = json.loads(server.requests[-1].partition(b"\r\n\r\n")[2])
         assert "confirmed" == put["spec"]["state"]
         assert {"4"} == {v for k, v in put["metadata"]["labels"].items() if "version" in k}
+
+
+class TestUnknownFields:
+    """What an operator wrote is kept whole or refused; of a record, what can be."""
+
+    POOLS = f"/apis/{GROUP}/ippools"
+    STRICT = "fieldValidation=Strict"
+
+    def write(self, revision: int = ABSENT, **spec: str) -> Write:
+        """A pool's."""
+        value = {"metadata": {"name": "pool"}, "spec": {"cidr": "10.0.0.0/24", **spec}}
+        return Write(keys.POOLS + "pool", json.dumps(value), revision)
+
+    def pool(self, revision: int) -> bytes:
+        """A pool's object."""
+        metadata = {"name": "pool", "uid": "u1", "resourceVersion": str(revision)}
+        return ok({"kind": "IPPool", "metadata": metadata, "spec": {"cidr": "10.0.0.0/24"}})
+
+    def unknown(self, *fields: str) -> bytes:
+        """The API server's words about fields that its definition lacks."""
+        names = ", ".join([f'unknown field "{field}"' for field in fields])
+        said = 'IPPool in version "v1" cannot be handled as a IPPool: strict decoding error: '
+        return status("400 Bad Request", "BadRequest", said + names)
+
+    def test_a_pool_is_asked_to_be_kept_whole(self) -> None:
+        """When it is made, and when it is changed."""
+        assert [f"POST {self.POOLS}?{self.STRICT}"] == commit(self.write(), self.pool(6))
+        requests = commit(self.write(5), self.pool(5), self.pool(6))
+        assert f"PUT {self.POOLS}/pool?{self.STRICT}" == requests[-1]
+
+    @pytest.mark.parametrize(
+        "key",
+        [keys.CONFIG, keys.RESERVATIONS + "r", keys.BGP_PEERS + "p", keys.CLUSTER_INFORMATION],
+    )
+    def test_so_is_all_that_operators_write(self, key) -> None:
+        """Settings and resources; whatever the object is."""
+        requests = commit(Write(key, '{"spec":{}}', ABSENT), self.pool(6))
+        assert [self.STRICT] == [request.partition("?")[2] for request in requests]
+
+    @pytest.mark.parametrize("revision", [ABSENT, 5])
+    def test_fields_that_the_definition_lacks_are_told(self, revision) -> None:
+        """All of them, with what to do; the pool is not written without them."""
+        write = self.write(revision, namespaceSelector="a == 'b'", assignmentMode="Manual")
+        refusal = self.unknown("spec.assignmentMode", "spec.namespaceSelector")
+        found = [] if revision == ABSENT else [self.pool(5)]
+        error, requests = fail_to_commit(write, *found, refusal)
+        assert isinstance(error, InputOutputError)
+        assert 'strict decoding error: unknown field "spec.assignmentMode"' in error.msg
+        assert "older than spec.assignmentMode, spec.namespaceSelector: apply" in error.details
+        assert "conf/crds" in error.details
+        assert 1 == len([one for one in requests if self.STRICT in one])
+
+    def test_a_field_that_says_what_holds_anyway_is_left_out(self) -> None:
+        """Every pool says its assignmentMode; an older definition has pools all the same."""
+        write = self.write(assignmentMode="Automatic", namespaceSelector="", nodeSelector="a()")
+        refusal = self.unknown("spec.assignmentMode", "spec.namespaceSelector")
+        with ScriptedServer([refusal, self.pool(6)]) as server:
+            store = open_store(server)
+            store.commit([write])
+            store.close()
+        assert [f"POST {self.POOLS}?{self.STRICT}"] * 2 == asked(server)
+        sent = json.loads(server.requests[1].partition(b"\r\n\r\n")[2])
+        assert {"cidr": "10.0.0.0/24", "nodeSelector": "a()"} == sent["spec"]
+
+    def test_a_field_that_nobody_said_is_not_told(self) -> None:
+        """The default of one is left out, and the other alone is refused."""
+        write = self.write(assignmentMode="Automatic", namespaceSelector="a == 'b'")
+        both = self.unknown("spec.assignmentMode", "spec.namespaceSelector")
+        error, requests = fail_to_commit(write, both, self.unknown("spec.namespaceSelector"))
+        assert "older than spec.namespaceSelector: apply" in error.details
+        assert 2 == len(requests)
+
+    def test_settings_are_not_written_in_part(self) -> None:
+        """None of theirs can be left out."""
+        write = Write(keys.CONFIG, '{"ipCooldownSeconds":30}', ABSENT)
+        error, requests = fail_to_commit(write, self.unknown("spec.ipCooldownSeconds"))
+        assert "older than spec.ipCooldownSeconds" in error.details
+        assert 1 == len(requests)
 
 
 class TestLists:

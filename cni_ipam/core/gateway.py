@@ -7,10 +7,13 @@ of them, on request neither. Without a gateway (Calico's way) all addresses of a
 
 from __future__ import annotations
 
-from cni_ipam.core.address import BITS, Address, Cidr
+from cni_ipam.core.address import BITS, Address, Cidr, parse_address
 
 NONE = "none"
 RESERVATION_PREFIX = "cni-ipam-"
+
+_LONGEST_NAME = 253
+_LONGEST_ADDRESS = 39
 
 
 def gateway_of(pool: Cidr, setting: str | Address) -> Address | None:
@@ -36,8 +39,40 @@ def kept_back(pool: Cidr, setting: str | Address) -> list[Cidr]:
 
 def reservation_name(pool_name: str) -> str:
     """The IPReservation that keeps Calico's own nodes off the addresses kept back."""
-    name = f"{RESERVATION_PREFIX}{pool_name}"
-    return name if len(name) <= 253 else name[:253].rstrip("-.")
+    return _cut(f"{RESERVATION_PREFIX}{pool_name}", _LONGEST_NAME)
+
+
+def further_reservation_name(pool_name: str, missing: Cidr) -> str:
+    """The IPReservation for what the first one lacks: that may be left from a former pool of this
+    name, or from another gateway, and nodes may make reservations, but not change them."""
+    dashed = str(missing.address(0)).replace(".", "-").replace(":", "-")
+    # A name ends with a letter or digit, and `fd00::0` is `fd00::` as well.
+    return _further_stem(pool_name) + (f"{dashed}0" if dashed.endswith("-") else dashed)
+
+
+def is_reservation_of(name: str, pool_name: str) -> bool:
+    """Whether an IPReservation of this name is the pool's first or a further one."""
+    stem = _further_stem(pool_name)
+    is_further = name.startswith(stem) and _is_dashed_address(name[len(stem) :])
+    return is_further or name == reservation_name(pool_name)
+
+
+def _further_stem(pool_name: str) -> str:
+    return _cut(reservation_name(pool_name), _LONGEST_NAME - _LONGEST_ADDRESS - 1) + "-"
+
+
+def _cut(name: str, length: int) -> str:
+    return name if len(name) <= length else name[:length].rstrip("-.")
+
+
+def _is_dashed_address(text: str) -> bool:
+    for separator in (".", ":"):
+        try:
+            parse_address(text.replace("-", separator))
+        except ValueError:
+            continue
+        return True
+    return False
 
 
 def prefix_of(pool: Cidr | None, block: Cidr, mask: str, *, fixed: bool) -> int:

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cni_ipam.core.check import LEFTOVER, UNSOUND, Finding, check_block, check_datastore
+from cni_ipam.core.gateway import is_reservation_of
+from cni_ipam.core.reservation import Reservations
 from cni_ipam.ctl.configure import describe_problems
 from cni_ipam.ctl.survey import survey
-from cni_ipam.datastore import keys
+from cni_ipam.datastore import codec, keys
+from cni_ipam.datastore.port import Range
 from cni_ipam.ipam.settings import find_unheeded
 
 if TYPE_CHECKING:
@@ -17,8 +20,12 @@ if TYPE_CHECKING:
     from cni_ipam.ctl.session import Session
     from cni_ipam.ctl.survey import Survey
     from cni_ipam.datastore.port import Datastore
+    from cni_ipam.errors import CorruptRecord
 
 _ADDRESSES = (keys.BLOCKS, keys.HANDLES, keys.HOST_AFFINITIES, keys.VIRTUAL_AFFINITIES)
+
+MOST_SHOWN = 3
+"""How many CIDRs of a reservation a finding tells: as many as a pool keeps back."""
 
 
 def check(
@@ -38,7 +45,9 @@ def check(
     findings = [
         *invalid,
         *find_disagreements(found),
+        *find_unreadable(session.store),
         *find_pods_on_kept_back(found),
+        *find_old_reservations(found),
         *find_wrong_settings(session.store, found),
     ]
     for finding in findings:
@@ -75,18 +84,51 @@ def find_disagreements(found: Survey) -> list[Finding]:
     return broken + check_datastore(found.blocks, found.affinities, found.handles)
 
 
+def find_unreadable(store: Datastore) -> list[Finding]:
+    """Records beside the addresses that an ADD reads, too, and that cannot be understood: a node
+    concerns its own pods, whether the datastore is locked those of every node."""
+    nodes, cluster = store.read([Range(keys.NODES, prefix=True), Range(keys.CLUSTER_INFORMATION)])
+    faults: list[CorruptRecord] = []
+    codec.decode_all(codec.decode_labels, nodes, faults)
+    codec.decode_all(codec.is_ready, cluster, faults)
+    return [Finding(UNSOUND, fault.key, fault.msg) for fault in faults]
+
+
 def find_pods_on_kept_back(found: Survey) -> list[Finding]:
     """Who has an address that a pool with a gateway keeps back: a peer gave it before we did.
 
     Such a pod works, but nothing is routed right for a pod that has its node's gateway address."""
+    kept_back = Reservations().plus([cidr for held in found.kept_back.values() for cidr in held])
     findings = []
     for block in found.blocks:
         for ordinal, owner in block.allocated():
             address = block.cidr.address(ordinal)
-            if found.kept_back.contains(address):
+            if kept_back.contains(address):
                 who = f"pod {owner.get('namespace')}/{owner.get('pod')}, handle {owner.handle}"
                 text = f"is kept back by its pool, but held by {who}; make the pod anew"
                 findings.append(Finding(LEFTOVER, str(address), text))
+    return findings
+
+
+def find_old_reservations(found: Survey) -> list[Finding]:
+    """Our reservations that hold addresses of a former pool: whoever deletes a pool without ipamctl
+    leaves them, and another pool that has these addresses by now lacks them."""
+    findings = []
+    unclear = [keys.last_part(f.key) for f in found.faults if f.key.startswith(keys.POOLS)]
+    for name, held in found.kept_back.items():
+        pools = [pool.cidr for pool in found.pools if is_reservation_of(name, pool.name)]
+        outside = [cidr for cidr in held if not any(pool.covers(cidr) for pool in pools)]
+        if not outside or any(is_reservation_of(name, pool) for pool in unclear):
+            continue
+        cidrs = ", ".join(map(str, outside[:MOST_SHOWN])) + (", …" * (len(outside) > MOST_SHOWN))
+        remedy = f"remove it: `ipamctl delete ipreservation {name}`"
+        if pools:
+            why = f" outside of its pool {pools[0]}, left from a former pool of that name"
+            remedy += ", and the next ADD reserves again what the pool needs"
+        else:
+            why = ", but its pool is gone"
+        text = f"reserves {cidrs}{why}; {remedy}"
+        findings.append(Finding(LEFTOVER, f"IPReservation({name})", text))
     return findings
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cni_ipam.core.address import parse_cidr
-from cni_ipam.core.gateway import reservation_name
+from cni_ipam.core.gateway import is_reservation_of, reservation_name
 from cni_ipam.core.handle import TUNNEL_HANDLES
 from cni_ipam.core.reservation import parse_reserved
 from cni_ipam.ctl.records import get_entry, missing, refuse_outdated
@@ -93,18 +93,18 @@ def _disable(store: Datastore, kind: Kind, name: str, version: str | None) -> No
 
 
 def _pool_removal(store: Datastore, kind: Kind, name: str, cidr: Cidr) -> list[Write]:
-    """The pool, and the reservation that was made with it unless somebody changed it since."""
-    key = keys.RESERVATIONS + reservation_name(name)
-    pools, reservations = store.read([Range(kind.key(name)), Range(key)])
+    """The pool, and the reservations that were made for it unless somebody changed them since."""
+    pools, reservations = store.read([Range(kind.key(name)), Range(keys.RESERVATIONS, prefix=True)])
     if not pools:
         raise missing(kind, name)
-    ours = [entry for entry in reservations if _is_ours(entry, cidr)]
+    named = [e for e in reservations if is_reservation_of(keys.last_part(e.key), name)]
+    ours = [entry for entry in named if _is_ours(entry, name, cidr)]
     return [_removal(entry) for entry in (*pools, *ours)]
 
 
-def _is_ours(entry: Entry, cidr: Cidr) -> bool:
+def _is_ours(entry: Entry, pool_name: str, cidr: Cidr) -> bool:
     """Whether a reservation is still what was made for a pool: its base, its broadcast if it is of
-    IPv4, and at most one address more, the gateway."""
+    IPv4, and at most one address more, the gateway; in a further one, some of these alone."""
     try:
         resource = get_kind("ipreservation").decode(entry)
         texts = resource["spec"].get("reservedCIDRs") or ()
@@ -114,8 +114,11 @@ def _is_ours(entry: Entry, cidr: Cidr) -> bool:
     edges = {cidr.address(0).host_cidr}
     if cidr.version == 4:
         edges.add(cidr.address(cidr.size - 1).host_cidr)
-    is_plain = not resource["metadata"].keys() & {"labels", "annotations"}
-    return is_plain and edges <= held and len(held - edges) <= 1
+    if resource["metadata"].keys() & {"labels", "annotations"} or len(held - edges) > 1:
+        return False
+    if keys.last_part(entry.key) == reservation_name(pool_name):
+        return edges <= held
+    return all(one is not None and one.size == 1 and cidr.covers(one) for one in held)
 
 
 def _require(store: Datastore, kind: Kind, name: str, version: str | None) -> Entry:

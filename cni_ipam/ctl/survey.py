@@ -13,6 +13,7 @@ from cni_ipam.datastore.port import Range
 from cni_ipam.errors import CorruptRecord
 
 if TYPE_CHECKING:
+    from cni_ipam.core.address import Cidr
     from cni_ipam.core.affinity import Affinity
     from cni_ipam.core.block import Block
     from cni_ipam.core.handle import Handle
@@ -25,7 +26,7 @@ T = TypeVar("T")
 @dataclass
 class Survey:
     """The records; `kept_back` is what pools with a gateway never give, as far as our reservations
-    tell, `faults` are the records that could not be understood."""
+    tell, by the reservation's name; `faults` are the records that could not be understood."""
 
     pools: list[Pool]
     blocks: list[Block]
@@ -33,7 +34,7 @@ class Survey:
     affinities: list[Affinity]
     handles: list[Handle]
     config: IpamConfig
-    kept_back: Reservations
+    kept_back: dict[str, list[Cidr]]
     faults: list[CorruptRecord] = field(default_factory=list)
 
 
@@ -54,14 +55,17 @@ def survey(store: Datastore) -> Survey:
     # Under the hosts lie also markers of long ago, which name no block.
     affinities = [entry for entry in (*hosts, *virtual) if keys.find_affinity(entry.key)]
     reserved = codec.decode_all(codec.decode_reservation, reservations, faults)
-    ours = [e for e in reservations if keys.last_part(e.key).startswith(RESERVATION_PREFIX)]
-    held = codec.decode_all(codec.decode_reservation, ours, [])
     configs = codec.decode_all(codec.decode_config, config, faults)
     return Survey(
         pools=codec.decode_all(codec.decode_pool, pools, faults),
         blocks=codec.decode_all(codec.decode_block, blocks, faults),
         reservations=Reservations().plus([cidr for cidrs in reserved for cidr in cidrs]),
-        kept_back=Reservations().plus([cidr for cidrs in held for cidr in cidrs]),
+        kept_back={
+            name: cidrs
+            for entry in reservations
+            if (name := keys.last_part(entry.key)).startswith(RESERVATION_PREFIX)
+            for cidrs in codec.decode_all(codec.decode_reservation, [entry], [])
+        },
         affinities=codec.decode_all(codec.decode_affinity, affinities, faults),
         handles=codec.decode_all(codec.decode_handle, handles, faults),
         config=configs[0] if configs else IpamConfig(),

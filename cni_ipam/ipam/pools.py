@@ -4,7 +4,7 @@ pool with a gateway keeps back."""
 from __future__ import annotations
 
 from cni_ipam.core.address import parse_cidr
-from cni_ipam.core.gateway import kept_back, reservation_name
+from cni_ipam.core.gateway import further_reservation_name, kept_back, reservation_name
 from cni_ipam.datastore import codec, keys
 from cni_ipam.datastore.port import ABSENT, Range, Write
 from cni_ipam.errors import NetconfError, NoQualifiedPool
@@ -104,24 +104,33 @@ def _pool_writes(name: str, spec: Mapping[str, object], wish: Wish, view: View) 
     fields = {field: spec[field] for field in codec.POOL_FIELDS if spec.get(field)}
     pool = codec.new_resource("IPPool", name, fields, wish.now, wish.seed)
     writes = [Write(keys.POOLS + name, pool, ABSENT)]
-    held = kept_back(parse_cidr(str(spec["cidr"])), wish.gateway)
-    if held and reservation_name(name) not in view.reservation_names:
-        writes.insert(0, _reservation(name, held, wish))
-    return writes
+    reservation = _find_reservation(name, parse_cidr(str(spec["cidr"])), wish, view)
+    return writes if reservation is None else [reservation, *writes]
 
 
-def _reservation(pool_name: str, held: Sequence[Cidr], wish: Wish) -> Write:
-    name = reservation_name(pool_name)
-    spec = {"reservedCIDRs": [str(cidr) for cidr in held]}
-    value = codec.new_resource("IPReservation", name, spec, wish.now, wish.seed)
-    return Write(keys.RESERVATIONS + name, value, ABSENT)
+def _find_reservation(pool_name: str, pool: Cidr, wish: Wish, view: View) -> Write | None:
+    """The reservation to make for what a pool keeps back; None if it is reserved already.
+
+    The pool's first one holds everything. Where one of that name holds something else, a further
+    one holds the rest: two nodes that make it at once choose the same name."""
+    held = kept_back(pool, wish.gateway)
+    missing = [cidr for cidr in held if not view.reservations.covers(cidr)]
+    if not missing:
+        return None
+    contents = {reservation_name(pool_name): held}
+    # An operator may have emptied a further one: then its address is missing, and its name taken.
+    contents |= {further_reservation_name(pool_name, cidr): missing for cidr in missing}
+    for name, cidrs in contents.items():
+        if name not in view.reservation_names:
+            spec = {"reservedCIDRs": [str(cidr) for cidr in cidrs]}
+            value = codec.new_resource("IPReservation", name, spec, wish.now, wish.seed)
+            return Write(keys.RESERVATIONS + name, value, ABSENT)
+    return None
 
 
 def reserve_kept_back(attempt: Attempt, chosen: Sequence[Pool]) -> None:
     """Make the reservations that keep Calico's own nodes off what the pools keep back."""
     for pool in chosen:
-        held = kept_back(pool.cidr, attempt.wish.gateway)
-        missing = any(not attempt.view.reservations.covers(cidr) for cidr in held)
-        if missing and reservation_name(pool.name) not in attempt.view.reservation_names:
-            write = _reservation(pool.name, held, attempt.wish)
+        write = _find_reservation(pool.name, pool.cidr, attempt.wish, attempt.view)
+        if write is not None:
             attempt.draft.create(write.key, str(write.value))

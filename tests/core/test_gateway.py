@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 
 from cni_ipam.core.address import parse_address, parse_cidr
-from cni_ipam.core.gateway import NONE, gateway_of, kept_back, prefix_of, reservation_name
+from cni_ipam.core.gateway import (
+    NONE,
+    further_reservation_name,
+    gateway_of,
+    is_reservation_of,
+    kept_back,
+    prefix_of,
+    reservation_name,
+)
+from cni_ipam.core.names import check_metadata
 
 
 @pytest.mark.parametrize(
@@ -55,3 +64,37 @@ def test_reservation_name_is_a_name():
     assert "cni-ipam-pool1" == reservation_name("pool1")
     long = reservation_name("a" * 243 + "-." + "b" * 8)
     assert "cni-ipam-" + "a" * 243 == long
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("10.0.0.255", "cni-ipam-pool1-10-0-0-255"),
+        ("fd07::", "cni-ipam-pool1-fd07--0"),
+        ("fd07::1", "cni-ipam-pool1-fd07--1"),
+        ("::", "cni-ipam-pool1---0"),
+        ("fd07:1:2:3:4:5:6:7", "cni-ipam-pool1-fd07-1-2-3-4-5-6-7"),
+    ],
+)
+def test_a_further_reservation_is_named_after_an_address(address, expected):
+    """With dashes, and a digit at the end, as an object's name needs one."""
+    assert expected == further_reservation_name("pool1", parse_address(address).host_cidr)
+
+
+@pytest.mark.parametrize("pool", ["pool1", "a.b", "a" * 253, "a" * 203 + "." + "b" * 8])
+@pytest.mark.parametrize("address", ["10.0.0.1", "fd07::", "f" + ":ffff" * 8])
+def test_names_of_reservations_are_names_and_known_again(pool, address):
+    """However long the pool's own name is."""
+    cidr = parse_address(address.removeprefix("f:")).host_cidr
+    for name in (reservation_name(pool), further_reservation_name(pool, cidr)):
+        assert [] == check_metadata({"name": name})
+        assert is_reservation_of(name, pool)
+        assert not is_reservation_of(name, "other")
+
+
+@pytest.mark.parametrize(
+    "name", ["cni-ipam-pool", "cni-ipam-pool1-", "cni-ipam-pool1-abc", "cni-ipam-pool1-10-0-0"]
+)
+def test_a_reservation_of_another_pool_is_not_this_ones(name):
+    """What follows the pool's name must be an address: `pool1-abc` is another pool."""
+    assert not is_reservation_of(name, "pool1")

@@ -285,6 +285,74 @@ def test_check_names_the_pod_that_has_a_gateway_address(busy):
     assert 0 == result.status
 
 
+def old_reservations(operator):
+    """What `ipam check` says about reservations; it harms nobody."""
+    result = operator.types("ipam", "check")
+    assert 0 == result.status
+    return [line.strip() for line in result.out.splitlines() if "IPReservation(" in line]
+
+
+def reserve(operator, name, *cidrs):
+    """An IPReservation."""
+    value = json.dumps({"metadata": {"name": name}, "spec": {"reservedCIDRs": cidrs}})
+    operator.write(Write(keys.RESERVATIONS + name, value, ABSENT))
+
+
+@pytest.mark.parametrize("name", ["cni-ipam-pool1", "cni-ipam-pool1-10-9-0-0"])
+def test_check_finds_a_reservation_of_a_former_pool(busy, name):
+    """The pool was made again with another CIDR, past ipamctl."""
+    reserve(busy, name, "10.9.0.0/32", "10.9.0.1/32", "10.0.0.0/32", "10.9.0.15/32")
+    expected = (
+        f"leftover: IPReservation({name}): reserves 10.9.0.0/32, 10.9.0.1/32, 10.9.0.15/32 outside "
+        "of its pool 10.0.0.0/24, left from a former pool of that name; remove it: "
+        f"`ipamctl delete ipreservation {name}`, "
+        "and the next ADD reserves again what the pool needs"
+    )
+    assert [expected] == old_reservations(busy)
+    assert 0 == busy.types("delete", "ipreservation", name).status
+    assert [] == old_reservations(busy)
+
+
+def test_check_finds_a_reservation_whose_pool_is_gone(busy):
+    """Of many addresses it tells the first; one that holds nothing harms nobody."""
+    reserve(busy, "cni-ipam-old", *[f"10.0.0.{number}/32" for number in range(100, 104)])
+    reserve(busy, "cni-ipam-older")
+    expected = (
+        "leftover: IPReservation(cni-ipam-old): reserves 10.0.0.100/32, 10.0.0.101/32, "
+        "10.0.0.102/32, …, but its pool is gone; remove it: "
+        "`ipamctl delete ipreservation cni-ipam-old`"
+    )
+    assert [expected] == old_reservations(busy)
+
+
+def test_check_leaves_reservations_alone_that_are_not_old(busy):
+    """The pool's own, those for a pool that cannot be understood, and those of other names."""
+    reserve(busy, "cni-ipam-pool1", "10.0.0.0/32", "10.0.0.1/32", "10.0.0.255/32")
+    reserve(busy, "cni-ipam-pool1-10-0-0-7", "10.0.0.7/32")
+    reserve(busy, "cni-ipam-broken", "10.7.0.0/32")
+    reserve(busy, "mine", "10.7.0.0/32")
+    busy.write(Write(keys.POOLS + "broken", "[", ABSENT))
+    result = busy.types("ipam", "check")
+    assert "IPReservation(" not in result.out
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (keys.NODES + "node9", "{"),
+        (keys.NODES + "node9", '{"metadata":{"labels":{"a":5}}}'),
+        (keys.CLUSTER_INFORMATION, '{"spec":{"datastoreReady":"no"}}'),
+    ],
+)
+def test_check_finds_what_else_an_add_cannot_read(busy, key, value):
+    """As the error of that ADD says."""
+    busy.write(Write(key, value, ABSENT))
+    result = busy.types("ipam", "check")
+    assert 1 == result.status
+    assert f"unsound: {key}: " in result.out
+    assert "Check complete; found 1 problems.\n" in result.out
+
+
 def test_check_finds_a_block_that_contradicts_itself(busy):
     """In Calico's words; its neighbours are not compared with what is missing."""
     block = json.loads(codec.encode_block(new_block(parse_cidr("10.0.0.16/30"), None, NOW)))

@@ -48,10 +48,10 @@ def kernel(monkeypatch):
     return FakeRoutes
 
 
-def reserve(operator, *cidrs: str, labels: str = "{}") -> None:
+def reserve(operator, *cidrs: str, labels: str = "{}", key: str = RESERVATION) -> None:
     texts = ",".join(f'"{cidr}"' for cidr in cidrs)
     value = f'{{"metadata":{{"labels":{labels}}},"spec":{{"reservedCIDRs":[{texts}]}}}}'
-    operator.write(Write(RESERVATION, value, ABSENT))
+    operator.write(Write(key, value, ABSENT))
 
 
 @pytest.mark.usefixtures("kernel")
@@ -111,6 +111,38 @@ def test_our_own_reservation_goes_with_the_pool(pool, cidrs):
     reserve(pool, *cidrs)
     pool.types("delete", "ippool", "pool1")
     assert pool.value(RESERVATION) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "cidrs"),
+    [
+        ("cni-ipam-pool1-10-0-0-0", ("10.0.0.0/32", "10.0.0.1/32", "10.0.0.255/32")),
+        ("cni-ipam-pool1-10-0-0-7", ("10.0.0.7/32",)),
+    ],
+)
+def test_further_reservations_go_with_the_pool(pool, name, cidrs):
+    """That of a pool made anew under its name, and that of another gateway."""
+    reserve(pool, "10.0.0.0/32", "10.0.0.1/32", "10.0.0.255/32")
+    reserve(pool, *cidrs, key=keys.RESERVATIONS + name)
+    assert 0 == pool.types("delete", "ippool", "pool1").status
+    assert pool.value(RESERVATION) is None
+    assert pool.value(keys.RESERVATIONS + name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "cidrs"),
+    [
+        ("cni-ipam-pool1-10-0-0-7", ("10.0.0.7/32", "10.0.0.64/28")),
+        ("cni-ipam-pool1-10-0-0-7", ("10.0.0.7/32", "10.0.0.8/32")),
+        ("cni-ipam-pool1-10-9-0-0", ("10.9.0.0/32",)),
+        ("cni-ipam-pool1-b", ("10.0.0.0/32", "10.0.0.1/32", "10.0.0.255/32")),
+    ],
+)
+def test_a_further_reservation_of_others_stays(pool, name, cidrs):
+    """One that was changed, one of a former pool, and that of a pool with a longer name."""
+    reserve(pool, *cidrs, key=keys.RESERVATIONS + name)
+    assert 0 == pool.types("delete", "ippool", "pool1").status
+    assert pool.value(keys.RESERVATIONS + name) is not None
 
 
 def test_a_reservation_that_somebody_changed_stays(pool):

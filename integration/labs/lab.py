@@ -18,6 +18,7 @@ import contextlib
 import ipaddress
 import json
 import os
+import re
 import shlex
 import shutil
 import tempfile
@@ -55,11 +56,20 @@ KUBECTL = '#!/bin/sh\nexec {program} --kubeconfig={kubeconfig} --cache-dir=/run/
 # Of its own, or the bridge's would change whenever that of one of its ports goes.
 MANAGEMENT_MAC = "02:00:00:00:00:02"
 SUDO = '#!/bin/sh\nexec "$@"\n'
+PREFIX = "cni-lab"
 
 
 def find_lab_obstacle() -> str | None:
     """Why no lab can be run here; None if one can."""
     return find_obstacle() or find_missing("kubernetes") or find_missing("bird")
+
+
+def remove_leftovers() -> None:
+    """Remove the folders of labs whose process was killed; machines see to what else they leave."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}-*"):
+        found = re.match(rf"{PREFIX}-(\d+)-", folder.name)
+        if found and not Path(f"/proc/{found[1]}").exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class Lab(Pods):
@@ -79,8 +89,9 @@ class Lab(Pods):
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
+        remove_leftovers()
         with contextlib.ExitStack() as stack:
-            self._work = Path(tempfile.mkdtemp(prefix=f"cni-lab-{os.getpid()}-"))
+            self._work = Path(tempfile.mkdtemp(prefix=f"{PREFIX}-{os.getpid()}-"))
             stack.callback(shutil.rmtree, self._work, ignore_errors=True)
             self._build(stack)
             self._stack = stack.pop_all()

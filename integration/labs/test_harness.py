@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.labs.lab import Lab, find_lab_obstacle
+from integration.labs.lab import Lab, find_lab_obstacle, remove_leftovers
 from integration.labs.run import KEPT, list_labs
 from integration.network import ROOT
 from integration.page import Broken, Page
@@ -206,3 +206,18 @@ def test_an_interrupted_lab_tidies_up():
     assert 130 == process.returncode, output
     assert before == look_at_machine()
     assert [] == list_remains(process.pid)
+
+
+@with_lab
+def test_what_a_killed_lab_leaves_goes_with_the_next():
+    """Its folder and the names of its networks; the labs of processes that live stay."""
+    with started(start_new_session=True) as process:
+        while not process.stdout.readline().startswith("=== 1."):
+            assert process.poll() is None
+        remove_leftovers()
+        assert any(f"/cni-lab-{process.pid}-" in path for path in list_remains(process.pid))
+        process.kill()
+        process.communicate(timeout=END_SECONDS)
+
+    with Lab(FOLDER, Page()):
+        assert [] == list_remains(process.pid)

@@ -17,6 +17,7 @@ RUNNER = "runner-hfuy2bn3-project-19241-concurrent-0629tc"
 ADDRESSES = (
     "kubectl get pods -o jsonpath=\"{range .items[*]}{.status.podIP}:{.metadata.name}{'\\n'}{end}\""
 )
+ANNOTATION = """cni.projectcalico.org/ipv4pools: '["infraestrutura"]'"""
 TIMED_OUT = 28  # curl's status
 NODE, INTRANET = "192.168.1.2", "192.168.1.1"
 
@@ -70,11 +71,16 @@ def create_the_pool(lab: Lab) -> None:
 def run_the_pods(lab: Lab) -> dict[str, str]:
     """The pods of GitLab's runner; the address of each by its name."""
     lab.page.head("Two kinds of pods on one node")
-    lab.page.say("The runner is an ordinary workload. The job's pod is annotated:")
-    lab.type("node1", "grep -B 1 -A 4 annotations: runners.yaml")
-    lab.type("node1", "kubectl apply -f runners.yaml")
+    lab.page.say("GitLab's runner is an ordinary workload. It lets each job run in a pod.")
+    lab.type("node1", "kubectl create -f runners.yaml")
     lab.wait_for_pods(4, NAMESPACE)
     lab.type("node1", f"kubectl config set-context --current --namespace={NAMESPACE}")
+    lab.page.say(
+        "The job's pod is annotated. The document's command leaves out the end of its name, which "
+        "the API server appends to generateName; below the namespace it shows no more of the pod."
+    )
+    shown = lab.type("node1", f"kubectl get pod {RUNNER} -o yaml | sed '/namespace:/q'")
+    lab.expect(ANNOTATION in shown, "the pod names the pool infraestrutura")
     shown = lab.type("node1", ADDRESSES)
     addresses = {name: address for address, _, name in (s.partition(":") for s in shown.split())}
     infrastructure = {name for name, ip in addresses.items() if ip.startswith("172.16.")}

@@ -15,25 +15,49 @@ if TYPE_CHECKING:
 SERVERS = {4: "192.168.2.10", 6: "[fd00:168:2::10]"}
 LEDGER = "the ledger"
 REFUSED = 7  # curl's status
+CONFLIST = "/etc/cni/net.d/10-cni-ipam.conflist"
 POOLS = {
-    "default": ("10.244.0.0/16", "fd00:10:244::/64"),
-    "pool-1": ("10.1.0.0/24", "fd00:10:1::/112"),
-    "pool-2": ("10.2.0.0/24", "fd00:10:2::/112"),
+    "default-ipv4-ippool": "10.244.0.0/16",
+    "default-ipv6-ippool": "fd00:10:244::/64",
+    "pool-1": "10.1.0.0/29",
+    "pool-1-v6": "fd00:10:1::/112",
+    "pool-2": "10.2.0.0/24",
 }
+DEFAULTS = ("default-ipv4-ippool", "default-ipv6-ippool")
+FIRSTS = ("pool-1", "pool-1-v6")
 ANNOTATE = (
     """kubectl annotate pod plain 'cni.projectcalico.org/ipv4pools=["pool-1"]' """
     """'cni.projectcalico.org/ipv6pools=["pool-1-v6"]'"""
+)
+TURNED = (
+    """kubectl run turned --image=main --annotations="""
+    """'cni.projectcalico.org/ipv4pools=["pool-2", "pool-1"]'"""
 )
 
 
 def tell(lab: Lab) -> None:
     """The whole story."""
+    look_at_the_configuration(lab)
     show_the_firewall(lab)
     annotate_a_pod(lab)
+    name_two_pools(lab)
     annotate_a_namespace(lab)
     annotate_a_running_pod(lab)
     forget_the_quotes(lab)
     tidy_up(lab)
+
+
+def look_at_the_configuration(lab: Lab) -> None:
+    """Which IPAM is at work."""
+    lab.page.head("Which IPAM is it?")
+    lab.page.say(
+        "The document looks for calico-ipam in /etc/cni/net.d/10-calico.conflist. Here the file "
+        "has another name, and the type is ours. It heeds the same annotations, and reads them "
+        "with the kubeconfig."
+    )
+    lab.type("node1", "ls /etc/cni/net.d")
+    shown = lab.type("node1", f"cat {CONFLIST}")
+    lab.expect('"ipam": {"type": "cni-ipam"' in shown, "addresses are given by cni-ipam")
 
 
 def show_the_firewall(lab: Lab) -> None:
@@ -44,7 +68,7 @@ def show_the_firewall(lab: Lab) -> None:
         "cannot follow: it has rules for ranges. So a pool is made for each range."
     )
     rules = lab.type("firewall", "nft list ruleset")
-    lab.expect("10.1.0.0/24" in rules, "who comes from 10.1.0.0/24 may pass, all others may not")
+    lab.expect("10.1.0.0/29" in rules, "who comes from 10.1.0.0/29 may pass, all others may not")
     lab.type("node1", "calicoctl apply -f pools.yaml")
     lab.type("node1", "calicoctl get ippools")
 
@@ -53,15 +77,15 @@ def annotate_a_pod(lab: Lab) -> None:
     """One pod with the annotation, one without."""
     lab.page.head("Restrict a pod to a range")
     lab.page.say(
-        "The annotation is a list of pools, one for each family. Inside of its quotes those of the "
-        "names need a backslash."
+        "There is an annotation for each family. It is a list of pools. Inside of its quotes those "
+        "of the names need a backslash."
     )
-    lab.type("node1", "head -n 8 pods.yaml")
+    lab.type("node1", "head -n 9 pods.yaml")
     lab.type("node1", "kubectl apply -f pods.yaml")
     lab.wait_for_pods(2, "default")
     lab.type("node1", "kubectl get pods -o wide")
-    expect_pools(lab, "default", "annotated", "pool-1", "pool-1")
-    expect_pools(lab, "default", "plain", "default", "default")
+    expect_pools(lab, "default", "annotated", *FIRSTS)
+    expect_pools(lab, "default", "plain", *DEFAULTS)
     show_the_routes(lab)
     lab.page.say("Now both ask the legacy system.")
     ask(lab, "default", "annotated", passes={4, 6})
@@ -74,7 +98,7 @@ def show_the_routes(lab: Lab) -> None:
     pods = [lab.pod_addresses("default", name) for name in ("annotated", "plain")]
     blocks = [
         [str(ipaddress.ip_network(f"{address}/{size}", strict=False)) for address, size in pairs]
-        for pairs in (zip(pods[0], (28, 124), strict=True), zip(pods[1], (26, 122), strict=True))
+        for pairs in (zip(pods[0], (29, 124), strict=True), zip(pods[1], (26, 122), strict=True))
     ]
     for version, end in ((4, "scope link"), (6, "metric 1024 pref medium")):
         family = 0 if version == 4 else 1
@@ -83,6 +107,40 @@ def show_the_routes(lab: Lab) -> None:
         expected += [f"blackhole {cidrs[family]}{device}" for cidrs in blocks]
         found = show_routes(lab, "node1", f"ip -{version} route show proto 85")
         lab.expect(sorted(expected) == found, f"the IPv{version} routes are those of two blocks")
+
+
+def name_two_pools(lab: Lab) -> None:
+    """One is full, the other goes on; and what the order of the names means."""
+    lab.page.head("Two ranges for one pod")
+    lab.page.say(
+        "pool-1 has eight addresses. Pods get five of them: the first, the second and the last are "
+        "kept back, for the network, its gateway and broadcasts. One is taken."
+    )
+    lab.type("node1", "grep -A 1 annotations: reports.yaml")
+    lab.type("node1", "kubectl apply -f reports.yaml")
+    pods = lab.wait_for_pods(5, "default", "app=reports")
+    lab.type("node1", "kubectl get pods -l app=reports -o wide")
+    names: dict[bool, list[str]] = {True: [], False: []}
+    for pod in pods:
+        names[is_in(pod["status"]["podIP"], POOLS["pool-1"])].append(pod["metadata"]["name"])
+    lab.expect(
+        len(names[True]) == 4, "four of the five have addresses of pool-1, which is full now"
+    )
+    [last] = names[False]
+    expect_pools(lab, "default", last, "pool-2", "default-ipv6-ippool")
+    lab.page.say("The firewall has no rule for pool-2. Who names two pools needs rules for both.")
+    ask(lab, "default", names[True][0], passes={4})
+    ask(lab, "default", last, passes=set())
+    lab.type("node1", "kubectl delete -f reports.yaml")
+    lab.wait_for_pods(0, "default", "app=reports")
+    lab.page.say(
+        "The order of the names is that in which the node looks for a new block. A block that it "
+        "has already, in any of these pools, comes before: here the one of pool-1."
+    )
+    lab.type("node1", TURNED)
+    lab.wait_for_pod("default", "turned")
+    expect_pools(lab, "default", "turned", "pool-1", "default-ipv6-ippool")
+    lab.type("node1", "kubectl delete pod turned")
 
 
 def annotate_a_namespace(lab: Lab) -> None:
@@ -96,8 +154,8 @@ def annotate_a_namespace(lab: Lab) -> None:
     lab.type("node1", "kubectl apply -f namespace.yaml")
     lab.wait_for_pods(2, "billing")
     lab.type("node1", "kubectl get pods -n billing -o wide")
-    expect_pools(lab, "billing", "invoice", "pool-1", "pool-1")
-    expect_pools(lab, "billing", "archive", "pool-2", "pool-1")
+    expect_pools(lab, "billing", "invoice", *FIRSTS)
+    expect_pools(lab, "billing", "archive", "pool-2", "pool-1-v6")
     ask(lab, "billing", "invoice", passes={4, 6})
     ask(lab, "billing", "archive", passes={6})
 
@@ -114,7 +172,7 @@ def annotate_a_running_pod(lab: Lab) -> None:
     lab.type("node1", "kubectl delete pod plain")
     lab.type("node1", "kubectl apply -f plain-again.yaml")
     lab.wait_for_pods(2, "default")
-    expect_pools(lab, "default", "plain", "pool-1", "pool-1")
+    expect_pools(lab, "default", "plain", *FIRSTS)
     ask(lab, "default", "plain", passes={4, 6})
 
 
@@ -144,7 +202,7 @@ def tidy_up(lab: Lab) -> None:
 def expect_pools(lab: Lab, namespace: str, name: str, four: str, six: str) -> None:
     """Say which pool each of a pod's addresses is of. Raises Broken if it is not."""
     addresses = lab.pod_addresses(namespace, name)
-    ranges = (POOLS[four][0], POOLS[six][1])
+    ranges = (POOLS[four], POOLS[six])
     lab.expect(
         all(is_in(address, cidr) for address, cidr in zip(addresses, ranges, strict=True)),
         f"{namespace}/{name} has {addresses[0]} of {four} and {addresses[1]} of {six}",

@@ -14,11 +14,26 @@ fill() {
         case " $2 " in *" $namespace "* | *" $namespace/$pod "*) echo "$address" ;; esac
     done <<<"$allocations" | paste -sd,)
     echo "$1: $elements"
-    nft "flush set inet pods $1${elements:+; add element inet pods $1 { $elements }}"
+    local change="flush set inet pods $1"
+    [ -z "$elements" ] || change+="; add element inet pods $1 { $elements }"
+    nft "$change" # in one step, or a caller could be refused in between
 }
 
-fill jpython "$(kubectl get pods -n japp -l app.kubernetes.io/name=jpython \
-    -o 'jsonpath={range .items[*]}japp/{.metadata.name} {end}')"
-for stack in test dev; do
-    fill "stack-$stack" "$(kubectl get namespaces -l "stack=$stack" -o 'jsonpath={.items[*].metadata.name}')"
-done
+# pods NAMESPACE SELECTOR
+pods() {
+    kubectl get pods -n "$1" -l "$2" -o "jsonpath={range .items[*]}$1/{.metadata.name} {end}"
+}
+
+# namespaces [SELECTOR]
+namespaces() {
+    kubectl get namespaces -l "${1:-}" -o 'jsonpath={.items[*].metadata.name}'
+}
+
+fill jpython "$(pods japp app.kubernetes.io/name=jpython)"
+fill stack-test "$(namespaces stack=test)"
+fill stack-dev "$(namespaces stack=dev)"
+fill app-jnginx "$(namespaces app=jnginx)"
+fill all-pods "$(namespaces)"
+fill role-db "$(pods default role=db)"
+fill role-frontend "$(pods default role=frontend)"
+fill project-myproject "$(namespaces project=myproject)"

@@ -11,9 +11,14 @@ if TYPE_CHECKING:
     from integration.labs.lab import Lab
 
 REFUSED = 7  # curl's status
-CALLERS = {"tester": "test", "developer": "dev"}
+FIRST = {"jpython": "japp", "tester": "test", "developer": "dev", "jnginx": "web"}
+NAMESPACES = FIRST | {"db": "default", "frontend": "default", "worker": "project"}
 OUTSIDE = "192.168.1.1"
-EVERYBODY = {"tester", "developer", "client"}
+EVERYBODY = {"tester", "developer", "jnginx", "client"}
+# An address is that of the machine `client`.
+WITHIN, EXCEPT = "172.17.0.10", "172.17.1.10"
+SAMPLE = {"frontend", "worker", "tester", WITHIN, EXCEPT}
+SAMPLE_OUTSIDE = "10.0.0.10"
 
 
 def tell(lab: Lab) -> None:
@@ -24,7 +29,8 @@ def tell(lab: Lab) -> None:
     allow_by_port(lab)
     allow_what_goes_out(lab)
     replace_the_tester(lab)
-    tidy_up(lab, second)
+    third = take_the_sample(lab)
+    tidy_up(lab, second, third)
 
 
 def run_the_pods(lab: Lab) -> Process:
@@ -32,11 +38,10 @@ def run_the_pods(lab: Lab) -> Process:
     lab.page.head("Pods without policies")
     lab.page.say("Unless a policy selects a pod, everybody may talk to it.")
     lab.type("node1", "kubectl apply -f pods.yaml")
-    lab.wait_for_pods(3)
+    lab.wait_for_pods(4)
     lab.type("node1", "kubectl get pods -A -o wide")
     lab.page.say("jpython answers on the ports 80 and 8080.")
-    inside = lab.in_pod("japp", "jpython", "busybox httpd -f -p 8080 -h /run/pods/japp.jpython")
-    second = lab.machines["node1"].start("jpython-8080", inside.split())
+    second = listen(lab, "jpython", 8080)
     lab.expect_soon(lambda: reaches(lab, "client", 8080), "the second port answers, too")
     expect_callers(lab, 80, EVERYBODY)
     return second
@@ -59,7 +64,7 @@ def deny_everything(lab: Lab) -> None:
         all(
             f"  {lab.pod_addresses(namespace, name)[0]} allocated; attrs Main:" in shown
             and f"namespace={namespace},network=lab,node=node1,pod={name}," in shown
-            for name, namespace in {"jpython": "japp", **CALLERS}.items()
+            for name, namespace in FIRST.items()
         ),
         "the records name the pod of each address",
     )
@@ -78,6 +83,10 @@ def deny_everything(lab: Lab) -> None:
 def allow_by_namespace(lab: Lab) -> None:
     """Selectors of namespaces."""
     lab.page.head("Allow traffic from namespaces")
+    take(lab, "allow-jnginx")
+    expect_callers(lab, 80, {"jnginx"})
+    take(lab, "allow-from-all-ns")
+    expect_callers(lab, 80, {"tester", "developer", "jnginx"})
     take(lab, "allow-ingress-test-ns")
     expect_callers(lab, 80, {"tester"})
     take(lab, "allow-ingress-test-dev-ns")
@@ -124,15 +133,40 @@ def replace_the_tester(lab: Lab) -> None:
     expect_callers(lab, 80, {"tester"})
 
 
-def tidy_up(lab: Lab, second: Process) -> None:
+def take_the_sample(lab: Lab) -> Process:
+    """Ranges, ports and both directions in one; the process that answers for db."""
+    lab.page.head("The sample: ranges with exceptions, and both directions")
+    lab.page.say(
+        "The ranges are of addresses outside of the cluster: the client has one of 172.17.0.0/16, "
+        "and one of the part that is excepted. First the sets follow the new pods."
+    )
+    lab.type("node1", "kubectl apply -f sample-pods.yaml")
+    lab.wait_for_pods(2, "default")
+    lab.wait_for_pods(1, "project")
+    third = listen(lab, "db", 6379)
+    lab.expect_soon(lambda: reaches(lab, "client", 6379, "db"), "db answers on port 6379, too")
+    lab.type("node1", "./fill-sets.sh")
+    expect_callers(lab, 6379, SAMPLE, "db", SAMPLE)
+    take(lab, "test-network-policy")
+    expect_callers(lab, 6379, {"frontend", "worker", WITHIN}, "db", SAMPLE)
+    expect_callers(lab, 80, set(), "db", SAMPLE)
+    expect_outside(lab, {5978: True, 80: False}, "db", SAMPLE_OUTSIDE)
+    expect_outside(lab, {5978: False}, "db", OUTSIDE)
+    return third
+
+
+def tidy_up(lab: Lab, *servers: Process) -> None:
     """Everything goes."""
     lab.page.head("The end")
-    second.kill()
+    for server in servers:
+        server.kill()
     lab.type("node1", "nft delete table inet pods")
     expect_callers(lab, 80, EVERYBODY)
     lab.type("node1", "kubectl delete pod jpython -n japp")
     lab.type("node1", "kubectl delete pod tester -n test")
     lab.type("node1", "kubectl delete pod developer -n dev")
+    lab.type("node1", "kubectl delete pod jnginx -n web")
+    lab.type("node1", "kubectl delete -f sample-pods.yaml")
     expect_nothing_recorded(lab)
 
 
@@ -142,29 +176,52 @@ def take(lab: Lab, recipe: str) -> None:
     lab.type("node1", f"nft -f {recipe}.nft")
 
 
-def expect_callers(lab: Lab, port: int, allowed: set[str]) -> None:
-    """Everybody asks jpython; say who has its page. Raises Broken if it is somebody else."""
-    found = {name for name in EVERYBODY if reaches(lab, name, port)}
-    who = "everybody" if allowed == EVERYBODY else " and ".join(sorted(allowed)) or "nobody"
-    lab.expect(allowed == found, f"on port {port} jpython answers {who}")
+def listen(lab: Lab, name: str, port: int) -> Process:
+    """Let a pod answer on a further port."""
+    namespace = NAMESPACES[name]
+    server = f"busybox httpd -f -p {port} -h /run/pods/{namespace}.{name}"
+    inside = lab.in_pod(namespace, name, server)
+    return lab.machines["node1"].start(f"{name}-{port}", inside.split())
 
 
-def expect_outside(lab: Lab, ports: dict[int, bool]) -> None:
-    """The pod asks the client on each port; say whether it has an answer."""
+def expect_callers(
+    lab: Lab,
+    port: int,
+    allowed: set[str],
+    target: str = "jpython",
+    everybody: set[str] = EVERYBODY,
+) -> None:
+    """All of `everybody` ask a pod; say who has its page. Raises Broken if it is somebody else."""
+    found = {name for name in everybody if reaches(lab, name, port, target)}
+    who = "everybody" if allowed == EVERYBODY else ", ".join(sorted(allowed)) or "nobody"
+    lab.expect(allowed == found, f"on port {port} {target} answers {who}")
+
+
+def expect_outside(
+    lab: Lab, ports: dict[int, bool], name: str = "jpython", address: str = OUTSIDE
+) -> None:
+    """A pod asks the client on each port; say whether it has an answer."""
     for port, passes in ports.items():
-        ask = lab.in_pod("japp", "jpython", f"curl -s --max-time 5 http://{OUTSIDE}:{port}/")
-        seen = lab.type("node1", ask, status=0 if passes else REFUSED)
+        ask = f"curl -s --max-time 5 http://{address}:{port}/"
+        inside = lab.in_pod(NAMESPACES[name], name, ask)
+        seen = lab.type("node1", inside, status=0 if passes else REFUSED)
         verb = "passes" if passes else "is refused"
-        lab.expect(passes == (seen.strip() == "outside"), f"what goes out to port {port} {verb}")
+        lab.expect(
+            passes == (seen.strip() == "outside"),
+            f"what goes out to {address}, port {port}, {verb}",
+        )
 
 
-def reaches(lab: Lab, caller: str, port: int) -> bool:
-    """Whether a pod or machine has jpython's page; a refusal comes at once."""
-    [address] = lab.pod_addresses("japp", "jpython")
+def reaches(lab: Lab, caller: str, port: int, target: str = "jpython") -> bool:
+    """Whether a pod, a machine or an address of the client's has a pod's page; a refusal comes at
+    once."""
+    [address] = lab.pod_addresses(NAMESPACES[target], target)
     ask = f"curl -s --max-time 5 http://{address}:{port}/"
-    if caller in CALLERS:
-        done = lab.attempt("node1", lab.in_pod(CALLERS[caller], caller, ask))
-    else:
+    if caller in NAMESPACES:
+        done = lab.attempt("node1", lab.in_pod(NAMESPACES[caller], caller, ask))
+    elif caller in lab.machines:
         done = lab.attempt(caller, ask)
+    else:
+        done = lab.attempt("client", f"{ask} --interface {caller}")
     assert done.returncode in {0, REFUSED}, done.stdout
-    return done.stdout.strip() == "jpython"
+    return done.stdout.strip() == target

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from cni_ipam.core.address import BITS, Address, Cidr, parse_cidr
 from cni_ipam.errors import NetconfError, NoQualifiedPool, ValidationError
-from cni_ipam.lean.record import record
+from cni_ipam.lean.record import record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 DEFAULT_BLOCK_SIZE = {4: 26, 6: 122}
 DEFAULT_USES = ("Workload", "Tunnel")
+# What to do stands before the list of pools: what shows errors cuts long ones short.
+_NAME_ANOTHER = "name another pool, or create one"
+_ENABLED = '{"spec":{"disabled":false}}'
 
 
 @record
@@ -108,16 +111,20 @@ def choose_pools(pools: Sequence[Pool], request: PoolRequest) -> list[Pool]:
     if request.requested:
         chosen = [_requested(text, pools, enabled, request) for text in request.requested]
     elif not enabled:
-        raise NoQualifiedPool("cannot find a qualified ippool", _explain(family, request))
+        advice = f"enable or create an IPv{request.version} pool that selects this node"
+        msg = "cannot find a qualified ippool"
+        raise NoQualifiedPool(msg, f"{advice}; {_explain(family, request)}")
     else:
         chosen = [pool for pool in enabled if not _why_not_selected(pool, request)]
     if not chosen:
         msg = f"no configured Calico pools for node {request.node}"
-        raise NoQualifiedPool(msg, _explain(family, request))
+        advice = "request an enabled pool by name, or create one that selects this node"
+        raise NoQualifiedPool(msg, f"{advice}; {_explain(family, request)}")
     allowed = [pool for pool in chosen if request.use in pool.allowed_uses]
     if not allowed:
         msg = f"cannot find a qualified ippool, no pools match the required use ({request.use})"
-        raise NoQualifiedPool(msg, _explain(family, request))
+        advice = f"request or create a pool whose allowedUses has {request.use}"
+        raise NoQualifiedPool(msg, f"{advice}; {_explain(family, request)}")
     return allowed
 
 
@@ -136,7 +143,17 @@ def _requested(text: str, pools: Sequence[Pool], enabled: list[Pool], request: P
             return pool
     family = [pool for pool in pools if pool.cidr.version == request.version]
     msg = f"the given pool ({cidr}) does not exist, or is not enabled"
-    raise NoQualifiedPool(msg, _explain(family, request))
+    advice = _advise_instead([pool for pool in family if pool.cidr == cidr], request)
+    raise NoQualifiedPool(msg, f"{advice}; {_explain(family, request)}")
+
+
+def _advise_instead(found: Sequence[Pool], request: PoolRequest) -> str:
+    """What to do about a requested pool that does not serve, of which these records were found."""
+    for pool in found:
+        if pool.disabled and not request.why_not_served(replace(pool, disabled=False)):
+            patch = f"ipamctl patch ippool {pool.name} -p '{_ENABLED}'"
+            return f"enable pool {pool.name} (`{patch}`), or name another one"
+    return _NAME_ANOTHER
 
 
 def _requested_cidr(text: str, pools: Sequence[Pool], version: int) -> Cidr:
@@ -158,7 +175,8 @@ def _named_cidr(text: str, pools: Sequence[Pool]) -> Cidr:
                 return pool.cidr
         known = ", ".join(pool.name for pool in pools) or "none"
         raise NoQualifiedPool(
-            f'error parsing pool "{text}": {error}', f"no pool has that name; pools: {known}"
+            f'error parsing pool "{text}": {error}',
+            f"no pool has that name; {_NAME_ANOTHER}; pools: {known}",
         ) from None
 
 

@@ -52,6 +52,13 @@ class PoolUtilization:
     blocks: tuple[Utilization, ...]
 
 
+def explain_full(pools: Iterable[Utilization], *, are_named: bool) -> str:
+    """The details of an error for want of addresses: what to do, and how full each pool is. The
+    advice comes first, since what shows errors cuts long ones short."""
+    advice = f"free addresses, or {'name' if are_named else 'create'} another pool"
+    return "; ".join([advice, *map(str, pools)])
+
+
 def measure(cidr: Cidr, blocks: Iterable[Block], reservations: Reservations) -> Utilization:
     """How full `cidr` is, a pool or a block, given the blocks that may lie in it."""
     in_use = cooling = borrowed = overlap = 0

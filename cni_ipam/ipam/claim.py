@@ -116,7 +116,8 @@ def require_claims(attempt: Attempt, chosen: Sequence[Pool]) -> None:
     if not config.auto_allocate_blocks:
         raise PoolExhausted(
             "failed to find or claim a block",
-            "autoAllocateBlocks is false and the node's own blocks are full",
+            "autoAllocateBlocks is false and the node's own blocks are full; set it to true in "
+            "the IPAMConfig",
         )
 
 

@@ -127,12 +127,13 @@ def shortfall(
     messages = attempt.messages[version]
     text = describe_shortfall(version, count - missing, count, messages)
     msg = f"failed to request IPv{version} addresses: {text}"
-    from cni_ipam.core.utilization import measure
+    from cni_ipam.core.utilization import explain_full, measure
 
     reservations = attempt.reservations(chosen)
     blocks = [block for block, _ in attempt.blocks.values()]
-    numbers = "; ".join([str(measure(pool.cidr, blocks, reservations)) for pool in chosen])
+    numbers = [measure(pool.cidr, blocks, reservations) for pool in chosen]
     if STRICT_MESSAGE in messages:
         strict = "strictAffinity forbids to borrow from other nodes' blocks"
-        return StrictAffinity(msg, f"{strict}; {numbers}")
-    return PoolExhausted(msg, numbers)
+        return StrictAffinity(msg, "; ".join([strict, *map(str, numbers)]))
+    are_named = bool(attempt.wish.pools.get(version))
+    return PoolExhausted(msg, explain_full(numbers, are_named=are_named))

@@ -30,6 +30,8 @@ class Context:
         self.netconf = netconf
         self.arguments = parse_arguments(request.args, for_removal=request.command != "ADD")
         self.handle = handle_id(netconf.name, request.container_id)
+        self.pod_uid = self.arguments.pod_uid
+        """The runtime's word, or the API server's once the pod has been read there."""
         self._now = 0
         self._store: Datastore | None = None
         self._api: KubernetesClient | None = None

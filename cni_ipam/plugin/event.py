@@ -54,7 +54,7 @@ def make_event(context: Context, pod: tuple[str, str], error: CniIpamError) -> d
     Its name is made of what it says and when, so that the API server itself refuses a repetition:
     one request, and no verb but `create`."""
     namespace, name = pod
-    uid = context.arguments.pod_uid
+    uid = context.pod_uid
     same = crc32(f"{namespace}/{name}/{uid}/{error.code}/{error.msg}".encode("utf-8", "replace"))
     period = context.now // (PERIOD_SECONDS * SECOND)
     pod_reference = {"apiVersion": "v1", "kind": "Pod", "namespace": namespace, "name": name}

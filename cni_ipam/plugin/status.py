@@ -7,8 +7,9 @@ pool is told only where the network configuration asks for it; otherwise it is l
 from __future__ import annotations
 
 from cni_ipam.core.gateway import kept_back
+from cni_ipam.core.handle import handle_id
 from cni_ipam.core.pool import PoolRequest, choose_pools
-from cni_ipam.core.utilization import measure
+from cni_ipam.core.utilization import explain_full, measure
 from cni_ipam.datastore import codec, keys
 from cni_ipam.errors import (
     AllocationError,
@@ -37,7 +38,9 @@ def status(context: Context) -> str:
     """Nothing for stdout. Raises NotAvailable."""
     netconf = context.netconf
     try:
+        _require_name(context)
         view = read_view(context.store(TIME_LIMIT_SECONDS), netconf.node_name, (), ())
+        view.require(keys.CONFIG)
         if netconf.status_when_exhausted:
             _check_room(context, view)
     except (AllocationError, NetconfError, FileUnreadable) as error:
@@ -51,6 +54,17 @@ def status(context: Context) -> str:
 
 def _unavailable(error: CniIpamError) -> NotAvailable:
     return NotAvailable(error.msg, error.details)
+
+
+def _require_name(context: Context) -> None:
+    """Raises NetconfError if Kubernetes can have no handle of this network: then every ADD fails.
+    In the chained role none is made."""
+    netconf = context.netconf
+    if netconf.datastore.kind == "kubernetes" and not netconf.chained:
+        from cni_ipam.datastore.kubernetes_objects import find_place
+
+        # Any container will do; reading would not tell, as such a handle is merely absent.
+        find_place(keys.handle_key(handle_id(netconf.name, "status")))
 
 
 def _check_room(context: Context, view: View) -> None:
@@ -71,7 +85,7 @@ def _check_room(context: Context, view: View) -> None:
             if all(number.free <= 0 for number in numbers):
                 raise NotAvailable(
                     f"No IPs available in pools: [{' '.join(str(p.cidr) for p in pools)}]",
-                    "; ".join(map(str, numbers)),
+                    explain_full(numbers, are_named=bool(names)),
                 )
 
 

@@ -197,7 +197,10 @@ def _find_pod_annotations(context: Context) -> tuple[str, Json | None]:
         error.msg = f"failed to get {place}: {error.msg}"
         raise
     annotations = metadata.get("annotations") or {}
-    _require_same(context.arguments.pod_uid, metadata.get("uid"), annotations.get(_MIRROR), place)
+    uid, mirrored = metadata.get("uid"), annotations.get(_MIRROR)
+    _require_same(context.arguments.pod_uid, uid, mirrored, place)
+    # Events about a static pod have its own UID, and that is by which kubectl looks for them.
+    context.pod_uid = context.pod_uid or mirrored or uid or ""
     return place, annotations
 
 

@@ -3,7 +3,14 @@ start without help. Nothing is left of the tries that failed."""
 
 from __future__ import annotations
 
-from integration.cluster.node import ACCOUNT, CONF, put_pool, read_records, wait_allowed
+from integration.cluster.node import (
+    ACCOUNT,
+    CONF,
+    ApiNode,
+    put_pool,
+    read_records,
+    wait_allowed,
+)
 from integration.cluster.own_network import (
     ANNOTATION,
     ask_for,
@@ -25,15 +32,26 @@ REFUSED = {
     "disabled": ask_for(ipv4pools=["retired"]),
     "taken": ask_for(ipAddrs=["10.12.0.5"]),
 }
+ENABLED = '{"spec":{"disabled":false}}'
 # What each pod's owner reads: what is wrong, and what to do about it.
 TOLD = {
-    "unknown": ('error parsing pool "later": invalid CIDR address: later', "pools: "),
+    "unknown": (
+        'error parsing pool "later": invalid CIDR address: later',
+        "no pool has that name; name another pool, or create one; pools: ",
+    ),
     "malformed": (
         f'cannot read annotation "{ANNOTATION}ipv4pools" of pod default/malformed: invalid',
         'right is a JSON list of names or CIDRs of pools, such as ["pool1","10.0.0.0/16"]',
     ),
-    "full": ("No IPs available in pools: [10.9.0.0/30]", "1 in use, 3 reserved, 0 cooling, 0 free"),
-    "disabled": ("retired", "disabled"),
+    "full": (
+        "No IPs available in pools: [10.9.0.0/30]; free addresses, or name another pool; ",
+        "1 in use, 3 reserved, 0 cooling, 0 free",
+    ),
+    "disabled": (
+        "the given pool (10.11.0.0/24) does not exist, or is not enabled; ",
+        f"enable pool retired (`ipamctl patch ippool retired -p '{ENABLED}'`), or name another one",
+        "retired (10.11.0.0/24): disabled",
+    ),
     "taken": ("10.12.0.5", "is held by pod default/second on node1"),
 }
 
@@ -65,7 +83,7 @@ def mend(cluster):
     text = ask_for(ipv4pools=["later"])
     (key,) = text
     cluster.kubectl("annotate", "--overwrite", "pod", "malformed", f"{key}={text[key]}")
-    cluster.kubectl("patch", "ippool", "retired", "--type=merge", '-p={"spec":{"disabled":false}}')
+    cluster.kubectl("patch", "ippool", "retired", "--type=merge", f"-p={ENABLED}")
     cluster.delete("pod", "first")
     cluster.delete("pod", "second")
 
@@ -119,6 +137,17 @@ def test_kubectl_describe_shows_the_event(ready):
     (line, *_) = [line for line in described.splitlines() if OURS in line]
     assert line.split()[:2] == ["Warning", OURS]
     assert 'cni-ipam  error parsing pool "later"' in line
+
+
+def test_kubectl_describe_shows_the_event_of_a_runtime_that_tells_no_uid(ready, tmp_path):
+    """The plugin has read the pod, and takes the UID from there."""
+    ready.start_pod("untold", nodeName=None, schedulerName="nobody", annotations=REFUSED["unknown"])
+    kubeconfig = ready.kubeconfig("untold", token=ready.token(ACCOUNT))
+    node = ApiNode(tmp_path, ready, kubeconfig)
+    args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=untold"
+    assert 100 == node.call("ADD", "c1", CNI_ARGS=args).document["code"]
+    described = ready.kubectl("describe", "pod", "untold").stdout
+    assert 'cni-ipam  error parsing pool "later"' in described
 
 
 def test_without_the_role_there_is_no_event(ready):

@@ -112,7 +112,8 @@ def test_a_stampede_gives_each_address_once_and_loses_none(etcd, herd, version):
     capacity, given = herd.pool.num_addresses, size.nodes * size.pods
     numbers = f"{capacity} addresses, {given} in use, 24 reserved, 0 cooling, 0 free"
     assert 101 == refused["code"]
-    assert f"{size.cidr}: {numbers}" == refused["details"]
+    advice = "free addresses, or create another pool"
+    assert f"{advice}; {size.cidr}: {numbers}" == refused["details"]
     check_records(etcd, herd)
 
     rate = herd.run(herd.come_and_go(chance, 2 * AT_ONCE), size.seconds)

@@ -49,7 +49,8 @@ def test_all_enabled_pools_of_the_family_serve_in_order():
 def test_pools_that_give_nothing_are_named_with_the_reason(fields, reason):
     """Facts 2.1, 2.3.2: Calico's message, and what it does not tell."""
     error = refusal([pool("p", "10.1.0.0/16", **fields)])
-    assert ("cannot find a qualified ippool", f"p (10.1.0.0/16): {reason}") == (
+    advice = "enable or create an IPv4 pool that selects this node"
+    assert ("cannot find a qualified ippool", f"{advice}; p (10.1.0.0/16): {reason}") == (
         error.msg,
         error.details,
     )
@@ -64,7 +65,8 @@ def test_a_pool_that_is_off_is_passed_over():
 def test_no_pool_at_all_is_said(version):
     """The details name the family."""
     error = refusal([A] if version == 6 else [V6], version)
-    assert f"there is no IPv{version} pool" == error.details
+    advice = f"enable or create an IPv{version} pool that selects this node"
+    assert f"{advice}; there is no IPv{version} pool" == error.details
 
 
 @pytest.mark.parametrize(
@@ -84,7 +86,11 @@ def test_no_pool_at_all_is_said(version):
 def test_pools_that_select_otherwise_are_named_with_the_reason(fields, reason):
     """Facts 2.3.5, 2.4.2."""
     error = refusal([pool("p", "10.1.0.0/16", **fields)])
-    assert ("no configured Calico pools for node node1", f"p (10.1.0.0/16): {reason}") == (
+    advice = "request an enabled pool by name, or create one that selects this node"
+    assert (
+        "no configured Calico pools for node node1",
+        f"{advice}; p (10.1.0.0/16): {reason}",
+    ) == (
         error.msg,
         error.details,
     )
@@ -145,23 +151,46 @@ def test_a_part_of_a_pool_is_not_the_pool():
     """Facts 2.3.3, and the details list the pools that there are."""
     error = refusal([A, B], requested=("10.1.0.0/24",))
     assert "the given pool (10.1.0.0/24) does not exist, or is not enabled" == error.msg
-    assert "a (10.1.0.0/16): not requested; b (10.2.0.0/16): not requested" == error.details
+    assert (
+        "name another pool, or create one; "
+        "a (10.1.0.0/16): not requested; b (10.2.0.0/16): not requested"
+    ) == error.details
 
 
 def test_a_requested_pool_must_be_enabled():
-    """By name as by CIDR; the reason is in the details."""
+    """By name as by CIDR; the reason is in the details, and the command that enables it."""
+    command = """ipamctl patch ippool a -p '{"spec":{"disabled":false}}'"""
     pools = [pool("a", "10.1.0.0/16", disabled=True), B]
     for text in ("a", "10.1.0.0/16"):
         error = refusal(pools, requested=(text,))
         assert "the given pool (10.1.0.0/16) does not exist, or is not enabled" == error.msg
-        assert "a (10.1.0.0/16): disabled; b (10.2.0.0/16): not requested" == error.details
+        assert (
+            f"enable pool a (`{command}`), or name another one; "
+            "a (10.1.0.0/16): disabled; b (10.2.0.0/16): not requested"
+        ) == error.details
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"deleting": True},
+        {"allocatable": False},
+        {"block_size": 8},
+        {"disabled": True, "deleting": True},
+    ],
+)
+def test_to_enable_a_pool_is_advised_only_if_it_helps(fields):
+    """Else there is another pool to be had."""
+    error = refusal([pool("a", "10.1.0.0/16", **fields), B], requested=("a",))
+    assert error.details.startswith("name another pool, or create one; a (10.1.0.0/16): ")
 
 
 def test_an_unknown_name_is_said_with_the_names_that_there_are():
     """Facts 2.2.3."""
     error = refusal([A, V6], requested=("nope",))
     assert 'error parsing pool "nope": invalid CIDR address: nope' == error.msg
-    assert "no pool has that name; pools: a, six" == error.details
+    advice = "name another pool, or create one"
+    assert f"no pool has that name; {advice}; pools: a, six" == error.details
     assert "pools: none" in refusal([], requested=("nope",)).details
 
 
@@ -187,7 +216,10 @@ def test_a_pool_must_allow_the_use(requested):
     error = refusal([tunnel], requested=requested)
     expected = "cannot find a qualified ippool, no pools match the required use (Workload)"
     assert expected == error.msg
-    assert "p (10.1.0.0/16): allowedUses is [Tunnel LoadBalancer]" == error.details
+    assert (
+        "request or create a pool whose allowedUses has Workload; "
+        "p (10.1.0.0/16): allowedUses is [Tunnel LoadBalancer]"
+    ) == error.details
     assert ["p"] == chosen([tunnel], requested=requested, use="Tunnel")
 
 
@@ -196,7 +228,7 @@ def test_a_block_that_does_not_fit_qualifies_no_pool(block_size):
     """Facts 2.3.1: longer than an address, or shorter than the pool's own prefix."""
     error = refusal([pool("p", "10.1.0.0/16", block_size=block_size)])
     assert "cannot find a qualified ippool" == error.msg
-    assert f"p (10.1.0.0/16): blockSize {block_size} does not fit" == error.details
+    assert error.details.endswith(f"; p (10.1.0.0/16): blockSize {block_size} does not fit")
 
 
 def test_a_pool_whose_blocks_do_not_fit_is_passed_over():

@@ -204,11 +204,12 @@ def test_without_auto_allocation_no_block_is_claimed(store):
     error = refusal(store, "more")
     assert isinstance(error, PoolExhausted)
     assert "failed to find or claim a block" == error.msg
-    assert "autoAllocateBlocks" in error.details
+    assert error.details.startswith("autoAllocateBlocks is false")
+    assert error.details.endswith("set it to true in the IPAMConfig")
 
 
 def test_an_exhausted_pool_is_told_with_its_numbers(store):
-    """Calico's message; the details say how full it is."""
+    """Calico's message; the details say what to do, and how full it is."""
     put_reservation(store, "10.0.0.14/31")
     put_config(store, ipCooldownSeconds=60)
     fill(store, 14)
@@ -219,8 +220,15 @@ def test_an_exhausted_pool_is_told_with_its_numbers(store):
         "failed to request IPv4 addresses: Assigned 0 out of 1 requested IPv4 addresses; "
         "No IPs available in pools: [10.0.0.0/28]"
     ) == error.msg
-    expected = "10.0.0.0/28: 16 addresses, 14 in use, 2 reserved, 1 cooling, 0 free"
-    assert expected == error.details
+    numbers = "10.0.0.0/28: 16 addresses, 14 in use, 2 reserved, 1 cooling, 0 free"
+    assert f"free addresses, or create another pool; {numbers}" == error.details
+
+
+def test_an_exhausted_pool_that_was_named_is_to_be_replaced(store):
+    """A pool that was made beside it would not be used."""
+    fill(store, 16)
+    error = refusal(store, "more", pools={4: ("10.0.0.0/28",)})
+    assert error.details.startswith("free addresses, or name another pool; 10.0.0.0/28: ")
 
 
 def test_exhausted_pools_are_all_named(empty):

@@ -35,7 +35,7 @@ class Node:
         self.folder = folder
         self.server = None
 
-    def call(self, verb="ADD", *, annotations=UNKNOWN_POOL, args=POD_ARGS, **extra):
+    def call(self, verb="ADD", *, container="c1", annotations=UNKNOWN_POOL, args=POD_ARGS, **extra):
         conf = {
             "cniVersion": "1.1.0",
             "name": "net",
@@ -52,7 +52,7 @@ class Node:
         }
         if self.server:
             conf["kubernetes"] = {"k8s_api_root": str(self.server.endpoint)}
-        variables = {"COMMAND": verb, "CONTAINERID": "c1", "IFNAME": "eth0", "ARGS": args}
+        variables = {"COMMAND": verb, "CONTAINERID": container, "IFNAME": "eth0", "ARGS": args}
         environ = {f"CNI_{key}".encode(): text.encode() for key, text in variables.items()}
         environ |= {b"CNI_NETNS": b"/nowhere", b"CNI_PATH": b"/nowhere"}
         text, status = serve(environ, "cni-ipam", lambda: json.dumps(conf).encode())
@@ -103,6 +103,50 @@ def test_a_malformed_annotation_is_told(node):
     with serving(node, CREATED) as server:
         node.call(annotations={POOLS_ANNOTATION: "pool"})
     assert f'cannot read annotation "{POOLS_ANNOTATION}"' in read_event(server)[0]["message"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "code", "advice"),
+    [
+        ([f"pool{number}" for number in range(15)], 101, "free addresses, or name another pool"),
+        (["off"], 100, """`ipamctl patch ippool off -p '{"spec":{"disabled":false}}'`"""),
+        (["10.79.0.0/24"], 100, "name another pool, or create one"),
+        (["nosuch"], 100, "name another pool, or create one"),
+    ],
+)
+def test_what_to_do_is_not_cut_off(node, wanted, code, advice):
+    """However many pools there are to tell of."""
+    off = {"name": "off", "spec": {"cidr": "10.78.0.0/24", "disabled": True}}
+    pools = [
+        {"name": f"pool{number}", "spec": {"cidr": f"10.77.{number}.0/30", "blockSize": 30}}
+        for number in range(15)
+    ]
+    keys = {"default_pools": [off, *pools], "gateway": "auto"}
+    for number in range(15):
+        assert 0 == node.call(container=f"c{number}", annotations=IPV4, **keys)[1]
+    annotations = {**IPV4, POOLS_ANNOTATION: json.dumps(wanted)}
+    with serving(node, CREATED) as server:
+        document, _ = node.call(container="more", annotations=annotations, **keys)
+    assert code == document["code"]
+    assert advice in read_event(server)[0]["message"]
+
+
+def test_a_pod_without_uid_has_the_one_with_which_it_was_read(node):
+    """By it kubectl describe finds the event."""
+    uids = {
+        "u7": {"annotations": UNKNOWN_POOL},
+        "static": {"annotations": {**UNKNOWN_POOL, "kubernetes.io/config.mirror": "static"}},
+    }
+    found = []
+    for metadata in uids.values():
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"uid": "u7", **metadata}}
+        # The event comes by another connection, and the server serves one at a time.
+        read = answer(json.dumps(pod).encode(), "200 OK", "Connection: close")
+        with serving(node, read, CREATED) as server:
+            document, _ = node.call(args=POD_ARGS.rpartition(";")[0], runtimeConfig={})
+        assert 100 == document["code"]
+        found.append(read_event(server)[0]["involvedObject"]["uid"])
+    assert list(uids) == found
 
 
 def find_name(node, **options):

@@ -150,7 +150,11 @@ def check_node_bgp(resource: Resource) -> list[FieldError]:
     errors = check_node_bgp_form(resource)
     if errors:
         return errors
-    bgp = resource["spec"].get("bgp") or {}
+    bgp = resource["spec"].get("bgp")
+    if bgp is None:
+        return []
+    if not any(bgp.values()):
+        return [FieldError("BGP", None, "Spec.BGP should not be empty")]
     for version in (4, 6):
         text = bgp.get(f"ipv{version}Address") or ""
         reason = find_unusable(parse_node_address(text)) if text else ""
@@ -167,8 +171,6 @@ def check_node_bgp_form(resource: Resource) -> list[FieldError]:
     errors = check_fields("spec.bgp", bgp, NODE_BGP_TYPES)
     if errors:
         return errors
-    if not any(bgp.values()):
-        return [FieldError("BGP", None, "Spec.BGP should not be empty")]
     for version in (4, 6):
         name = f"ipv{version}Address"
         if bgp.get(name) and not _is_address(bgp[name], version):

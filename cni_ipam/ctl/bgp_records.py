@@ -2,8 +2,11 @@
 
 What BIRD cannot be told (a password in a secret, a broken record) concerns one peering or setting:
 it is left out and named, and the others work. A node that could no longer withdraw its blocks
-because somebody mistyped a peer would be the greater evil. Only a broken BGPConfiguration is
-refused as a whole: without it every session might have another AS number.
+because somebody mistyped a peer would be the greater evil. So would one that goes on as before
+after its Node was deleted: it has no sessions until it has a Node again. Only a broken
+BGPConfiguration is refused as a whole, as without it every session might have another AS number;
+and what does not tell whether the node should speak: a broken record of its own, or a datastore
+with no nodes and no blocks.
 """
 
 from __future__ import annotations
@@ -11,8 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from cni_ipam.core.address import BITS, parse_cidr
-from cni_ipam.core.names import FieldError
+from cni_ipam.core.address import BITS, parse_address, parse_cidr
+from cni_ipam.core.names import API_VERSION, FieldError
 from cni_ipam.ctl.bgp import check_node_bgp_form
 from cni_ipam.ctl.bgp_values import (
     find_unusable,
@@ -25,7 +28,7 @@ from cni_ipam.ctl.resources import get_kind
 from cni_ipam.datastore import keys
 from cni_ipam.datastore.port import Range
 from cni_ipam.errors import CorruptRecord, OperatorError, ValidationError
-from cni_ipam.routes.bird import Advertised, Speaker, write_config
+from cni_ipam.routes.bird import Advertised, Speaker, find_router_id, write_config
 from cni_ipam.routes.peers import (
     BgpNode,
     BgpSettings,
@@ -74,7 +77,8 @@ class BirdConfig:
 
 @dataclass
 class BgpRecords:
-    """What the datastore says about BGP, and in `left_out` what of it could not be used."""
+    """What the datastore says about BGP, and in `left_out` what of it could not be used; in
+    `broken`, by their keys, the records among that."""
 
     nodes: dict[str, BgpNode] = field(default_factory=dict)
     peerings: list[Peering] = field(default_factory=list)
@@ -82,16 +86,19 @@ class BgpRecords:
     exported: list[Cidr] = field(default_factory=list)
     hidden: list[Cidr] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    broken: dict[str, str] = field(default_factory=dict)
 
 
 def make_bird_config(store: Datastore, node: NodeSettings, records: HostRecords) -> BirdConfig:
-    """The configuration of BIRD on `node`, of which `records` tell.
+    """The configuration of BIRD on `node`, of which `records` tell; without sessions if the node
+    has no address for BGP.
 
-    Raises OperatorError if the node has no address for BGP, and as `read_bgp`."""
+    Raises OperatorError if the records don't tell whether it has one, and as `read_bgp`."""
     found = read_bgp(store)
-    speaker = found.nodes.get(node.name)
-    if speaker is None or not speaker.addresses:
-        raise _no_address(node.name, found)
+    _require_clear(node.name, found, records)
+    speaker = found.nodes.get(node.name) or BgpNode(node.name)
+    if not speaker.addresses:
+        found.left_out.insert(0, f"all sessions: {_explain_silence(node.name, found)}")
     _check_table(node.routes.table, found)
     settings = _read_settings(found)
     ours = found.configurations.get(_FOR_A_NODE + node.name, {})
@@ -101,7 +108,7 @@ def make_bird_config(store: Datastore, node: NodeSettings, records: HostRecords)
         Speaker(
             node=node.name,
             as_number=as_number_of(speaker, settings),
-            addresses=speaker.addresses,
+            addresses=speaker.addresses or _stand_in_addresses(node.name),
             cluster_id=speaker.cluster_id,
             port=speaker.port or settings.port,
             binds_to_address={**common, **ours}.get("bindMode") == "NodeIP",
@@ -166,6 +173,7 @@ def _decode(
             if found is None:
                 raise
             found.left_out.append(error.msg)
+            found.broken[entry.key] = error.msg
     return resources
 
 
@@ -294,14 +302,49 @@ def _read_restart(who: str, name: str, spec: Resource, found: BgpRecords) -> int
     return None
 
 
-def _no_address(name: str, found: BgpRecords) -> OperatorError:
-    about = f"Node({name}): "
-    said = [line.removeprefix(about) for line in found.left_out if line.startswith(about)]
-    missing = "its spec.bgp has no address" if name in found.nodes else "there is no such Node"
-    missing = "; ".join(said) or missing
+def _require_clear(name: str, found: BgpRecords, records: HostRecords) -> None:
+    """Raises OperatorError if nobody can say whether the node speaks BGP."""
+    broken = found.broken.get(keys.NODES + name)
+    if broken is not None:
+        raise OperatorError(
+            f"whether Node({name}) speaks BGP cannot be told: {broken}", "mend that record"
+        )
+    if not found.nodes and records.is_blank:
+        raise OperatorError(
+            f"Node({name}) cannot speak BGP: there is no Node at all, and no block",
+            f"if this is the right datastore, {_advise(name, has_node=False)}",
+        )
+
+
+def _explain_silence(name: str, found: BgpRecords) -> str:
+    """Why a node has no sessions, and what to do about it."""
+    has_node = name in found.nodes
+    reason = "its spec.bgp has no address" if has_node else "there is no such Node"
+    if any(line.startswith(f"Node({name}): ") for line in found.left_out):
+        reason = "BIRD can use no address of its spec.bgp"
+    return f"Node({name}) cannot speak BGP: {reason}; {_advise(name, has_node=has_node)}"
+
+
+def _advise(name: str, *, has_node: bool) -> str:
     patch = '{"spec": {"bgp": {"ipv4Address": "192.0.2.1/24"}}}'
-    return OperatorError(
-        f"Node({name}) cannot speak BGP: {missing}",
-        f"say its address with `ipamctl patch node {name} -p '{patch}'`, or in Kubernetes with "
-        f"`kubectl annotate node {name} projectcalico.org/IPv4Address=192.0.2.1/24`",
+    node = (
+        f"{{apiVersion: {API_VERSION}, kind: Node, metadata: {{name: {name}}}, "
+        "spec: {bgp: {ipv4Address: 192.0.2.1/24}}}"
     )
+    command = (
+        f"ipamctl patch node {name} -p '{patch}'"
+        if has_node
+        else f"echo '{node}' | ipamctl apply -f -"
+    )
+    return (
+        f"say its address with `{command}`, or in Kubernetes with "
+        f"`kubectl annotate node {name} projectcalico.org/IPv4Address=192.0.2.1/24`"
+    )
+
+
+def _stand_in_addresses(name: str) -> dict[int, Address]:
+    """For a node without addresses, so that its file says of both families what the kernel gets:
+    the routes that BIRD has put there would outlive a file that is silent about them. Without
+    sessions nobody sees these, but for the router ID."""
+    router_id = find_router_id(Speaker(name, 0, {}))
+    return {4: parse_address(router_id), 6: parse_address("::1")}

@@ -3,6 +3,7 @@ does in each round."""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -38,6 +39,9 @@ NEW_FILE_MODE = 0o644
 INTERVAL_SECONDS = 30.0
 """How often to look whether BIRD is there, and its file as it was left."""
 _NAMED = re.compile(r"[0-9a-f.:]+/\d+|(?:Global|Node|Mesh)_\w+")
+_HIDDEN = re.compile(r"\[ (.+) \] then reject;  # disableBGPExport")
+_PROTOCOL = re.compile(r"^protocol \w+ (\w+)", re.MULTILINE)
+_READ = re.compile(r"^Reading configuration from (.+)$", re.MULTILINE)
 _PEER_TYPES = {GLOBAL: "global", NODE: "node specific", MESH: "node-to-node mesh"}
 _PEER_NAME = re.compile(rf"({GLOBAL}|{NODE}|{MESH})_(.+?)(?:_port_(\d+))?")
 WIDEST_INFO = 30
@@ -132,6 +136,7 @@ class BirdKeeper:
         self._refused: str | None = None
         self._refusal = ""
         self._retry_at = 0.0
+        self._other = ""
 
     def update(self, text: str) -> list[str]:
         """BIRD works by `text` afterwards; returns what was done, nothing if it did already.
@@ -150,6 +155,8 @@ class BirdKeeper:
         try:
             with BirdSocket(self._socket_path) as bird:
                 answer = None if self._is_told else bird.ask("configure")
+                if answer is not None and not answer.is_error:
+                    lines += self._find_other(bird, answer.text, text)
         except BirdDown as error:
             self._is_told = False
             raise BirdDown(f"{error.msg}; {self._path} is ready for its start") from None
@@ -157,6 +164,24 @@ class BirdKeeper:
             self._take_back(former, text, answer.text)
         self._is_told = True
         return lines
+
+    def _find_other(self, bird: BirdSocket, words: str, text: str) -> list[str]:
+        """A line if BIRD, which read what its `words` name, does not have what `text` says, and
+        that is news. A file that includes ours is fine; so is ours by another path, as that of a
+        container."""
+        read = _READ.search(words)
+        wanted = set(_PROTOCOL.findall(text))
+        other = "" if read is None else read[1].strip()
+        if not wanted or os.path.realpath(other) == os.path.realpath(self._path):
+            other = ""
+        if other:
+            answer = bird.ask("show protocols")
+            if answer.is_error or wanted <= {line.partition(" ")[0] for _, line in answer.lines}:
+                other = ""
+        former, self._other = self._other, other
+        if other in ("", former):
+            return []
+        return [f"bird: BIRD reads {other}, which does not include {self._path}"]
 
     def _take_back(self, former: str | None, text: str, words: str) -> None:
         """Put the former file back after BIRD's refusal of `text`. Raises OperatorError."""
@@ -222,9 +247,20 @@ class KeptBird(Follower):
 def describe_change(former: str, text: str) -> str:
     """Which blocks, pools and peers one configuration has and the other has not."""
     before, after = set(_NAMED.findall(former)), set(_NAMED.findall(text))
-    parts = [("with", after - before), ("without", before - after)]
+    hidden_before, hidden_after = _find_hidden(former), _find_hidden(text)
+    parts = [
+        ("with", after - before),
+        ("without", before - after),
+        ("no longer exported:", (hidden_after - hidden_before) & before),
+        ("exported again:", (hidden_before - hidden_after) & after),
+    ]
     told = [f"{word} {', '.join(sorted(names))}" for word, names in parts if names]
     return "; ".join(told) or "other settings"
+
+
+def _find_hidden(text: str) -> set[str]:
+    """The pools that are not exported."""
+    return {name for found in _HIDDEN.findall(text) for name in _NAMED.findall(found)}
 
 
 def read_file(path: str) -> str | None:
@@ -241,7 +277,7 @@ def read_file(path: str) -> str | None:
 def write_file(path: str, text: str) -> None:
     """The file has this text afterwards; whoever reads it meanwhile sees all of the old one or all
     of the new one. Owner and mode stay; a new file may be read by all, as BIRD is not root. What
-    is no file, like /dev/stdout, is written to.
+    is no file, like /dev/stdout, and what is a mount point, is written to.
 
     Raises OperatorError."""
     path = os.path.realpath(path)
@@ -257,6 +293,10 @@ def write_file(path: str, text: str) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(draft, path)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            _write_through(path, text)  # nothing can take the place of a mount point
         finally:
             with suppress(FileNotFoundError):  # it is the file by now
                 os.unlink(draft)

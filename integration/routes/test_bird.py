@@ -196,3 +196,18 @@ def test_what_bird_refuses_stays_out_of_its_file(network, tmp_path):
         keeper.update(f"protocol nonsense;\n{good}")
     assert good == bird.config.read_text()
     assert bird.is_established()
+
+
+@BY_BIRD
+def test_a_file_that_bird_does_not_read_is_told(network, tmp_path):
+    """Unless the one that it reads includes it."""
+    bird = network.nodes[0].bird
+    network.nodes[0].watch.kill(signal.SIGTERM)
+    text = f"{bird.config.read_text()}protocol static another {{ ipv4; }}\n"
+    path = tmp_path / "unread.conf"
+    keeper = BirdKeeper(str(path), str(bird.socket))
+    told = f"bird: BIRD reads {bird.config}, which does not include {path}"
+    assert told == keeper.update(text)[-1]
+    bird.config.write_text(f'include "{path}";\n')
+    assert 1 == len(keeper.update(f"{text}# included\n"))
+    assert "another" in bird.protocols()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
-import re
+import os
 import stat
 from types import SimpleNamespace
 
@@ -17,60 +18,22 @@ from cni_ipam.ctl.networks import NodeSettings
 from cni_ipam.datastore import keys
 from cni_ipam.datastore.port import ABSENT, Entry, Write
 from cni_ipam.errors import OperatorError
-from cni_ipam.routes.plan import RouteSettings
-
-API = "projectcalico.org/v3"
-POOLS = [
-    {"name": "default-ipv4-ippool", "cidr": "100.96.0.0/11", "disableBGPExport": True},
-    {"name": "external-pool", "cidr": "198.19.24.0/21", "blockSize": 29},
-]
-OWN = "198.19.24.184/29"
-OURS = RouteSettings(host=True, blackhole=True)
-
-
-def resource(kind: str, name: str, **spec) -> dict:
-    """A resource as an operator writes it."""
-    return {"apiVersion": API, "kind": kind, "metadata": {"name": name}, "spec": spec}
+from tests.ctl.bird_records import (
+    OURS,
+    OWN,
+    config,
+    give,
+    make_world,
+    neighbors,
+    resource,
+    write_network,
+)
 
 
 @pytest.fixture
 def world(operator):
     """Two nodes with addresses, a hidden and an exported pool, a block of each on node1."""
-    nodes = [resource("Node", f"node{n}", bgp={"ipv4Address": f"172.20.58.{n}/19"}) for n in (1, 2)]
-    pools = [
-        resource("IPPool", pool["name"], **{k: v for k, v in pool.items() if k != "name"})
-        for pool in POOLS
-    ]
-    give(operator, *nodes, *pools)
-    operator.claim("100.106.133.192/26")
-    operator.claim(OWN)
-    operator.claim("198.19.24.192/29", "node2")
-    return operator
-
-
-def give(operator, *resources: dict) -> None:
-    """Apply resources."""
-    result = operator.types("apply", "-f", "-", stdin=json.dumps(resources))
-    assert result.status == 0, result.err
-
-
-def config(operator, node: str = "node1", *words: str):
-    """The result of `routes bird-config`."""
-    return operator.types("routes", "bird-config", "--node", node, *words)
-
-
-def write_network(operator, name: str = "net", *, kind: str = "ptp", **routes) -> None:
-    """A network of node1 with these settings of its routes."""
-    folder = operator.folder / "net.d"
-    folder.mkdir(exist_ok=True)
-    ipam = {"type": "cni-ipam", "routes": routes, "nodename": "node1"}
-    network = {"cniVersion": "1.0.0", "name": name, "type": kind, "ipam": ipam}
-    (folder / f"10-{name}.conf").write_text(json.dumps(network))
-
-
-def neighbors(text: str) -> list[str]:
-    """The addresses with which BIRD has sessions."""
-    return sorted(re.findall(r"neighbor (\S+)", text))
+    return make_world(operator)
 
 
 # The configuration
@@ -267,15 +230,6 @@ def test_an_address_that_bird_cannot_use_is_left_out_of_its_node(world):
     assert ["172.20.58.2", "172.20.58.5"] == neighbors(result.out)
 
 
-def test_a_node_whose_only_address_bird_cannot_use_is_told_why(world):
-    """Instead of that it has none."""
-    odd = resource("Node", "node5", bgp={"ipv6Address": "fe80::5/64"})
-    world.write(Write(keys.NODES + "node5", json.dumps(odd), ABSENT))
-    result = config(world, "node5")
-    assert (1, "") == (result.status, result.out)
-    assert "Node(node5) cannot speak BGP: ipv6Address = fe80::5/64: BIRD cannot use" in result.err
-
-
 def test_a_reflectors_cluster_has_an_ipv4_address(world):
     """However it is spelled."""
     bgp = {"ipv4Address": "172.20.58.1/19", "routeReflectorClusterID": "::ffff:1.0.0.1"}
@@ -360,19 +314,6 @@ def test_a_pools_tunnels_are_named(world):
     assert "10.0.0.0/24+" in result.out
 
 
-@pytest.mark.parametrize(
-    ("node", "reason"),
-    [("node3", "its spec.bgp has no address"), ("node4", "there is no such Node")],
-)
-def test_a_node_without_an_address_is_told_how_to_say_it(world, node, reason):
-    """By the command that does it."""
-    give(world, resource("Node", "node3"))
-    result = config(world, node)
-    assert (1, "") == (result.status, result.out)
-    assert f"Node({node}) cannot speak BGP: {reason}\n" in result.err
-    assert f"ipamctl patch node {node} -p " in result.err
-
-
 # The file
 
 
@@ -409,6 +350,35 @@ def test_a_change_is_told_by_its_blocks_and_peers():
     after = "route 198.19.24.192/29 blackhole; protocol bgp Mesh_10_0_0_1 from"
     assert "with 198.19.24.192/29; without 198.19.24.184/29" == describe_change(before, after)
     assert "other settings" == describe_change(before, before + " x")
+
+
+def test_a_change_names_the_pools_that_are_hidden_or_exported_again(world):
+    """Their blocks are named as before."""
+
+    def text(*, is_hidden: bool) -> str:
+        spec = {"cidr": "198.19.24.0/21", "blockSize": 29, "disableBGPExport": is_hidden}
+        give(world, resource("IPPool", "external-pool", **spec))
+        return config(world).out
+
+    write_network(world, blackhole=False)
+    before, after = text(is_hidden=False), text(is_hidden=True)
+    assert describe_change(before, after).endswith("no longer exported: 198.19.24.0/21")
+    assert describe_change(after, before).endswith("exported again: 198.19.24.0/21")
+
+
+def test_a_file_that_is_a_mount_point_is_written_in_place(tmp_path, monkeypatch):
+    """As nothing can be renamed to it; the draft is gone."""
+
+    def refuse(_old: str, _new: str) -> None:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    path = tmp_path / "bird.conf"
+    path.write_text("a longer old text")
+    inode = path.stat().st_ino
+    write_file(str(path), "new")
+    assert ("new", inode) == (path.read_text(), path.stat().st_ino)
+    assert [path] == list(tmp_path.iterdir())
 
 
 # The watch

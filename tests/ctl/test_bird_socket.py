@@ -142,6 +142,45 @@ def test_a_bird_that_is_down_finds_its_file_ready(tmp_path):
     bird.close()
 
 
+OURS = (
+    "protocol device {}\nprotocol static blocks4 { }\nprotocol bgp Mesh_10_0_0_1 from peer4 { }\n"
+)
+ELSEWHERE = "2002-Name Proto\n1002-device1    Device     ---        up     2022-01-27\n0000 \n"
+INCLUDED = f"""\
+{ELSEWHERE.removesuffix("0000 " + chr(10))}\
+ blocks4    Static     master4    up     2022-01-27
+ Mesh_10_0_0_1 BGP        ---        up     2022-01-27    Established
+0000 \n"""
+
+
+def test_a_bird_that_reads_another_file_is_told_once(keeper, bird, tmp_path):
+    """And again only after it was right."""
+    path = tmp_path / "bird.conf"
+    told = f"bird: BIRD reads /etc/bird/bird.conf, which does not include {path}"
+    bird.answers["show protocols"] = ELSEWHERE
+    assert told == keeper.update(OURS)[-1]
+    assert [f"wrote {path}: other settings"] == keeper.update(f"{OURS}# 2\n")
+    bird.answers["show protocols"] = INCLUDED
+    keeper.update(f"{OURS}# 3\n")
+    bird.answers["show protocols"] = ELSEWHERE
+    assert told == keeper.update(f"{OURS}# 4\n")[-1]
+
+
+def test_a_file_that_includes_ours_is_as_good(keeper, bird, tmp_path):
+    """BIRD has our protocols."""
+    bird.answers["show protocols"] = INCLUDED
+    assert [f"wrote {tmp_path / 'bird.conf'}: with Mesh_10_0_0_1"] == keeper.update(OURS)
+    assert ["configure", "show protocols"] == bird.heard
+
+
+def test_a_bird_that_reads_our_file_is_not_asked_for_its_protocols(keeper, bird, tmp_path):
+    """By whatever path."""
+    (tmp_path / "link.conf").symlink_to(tmp_path / "bird.conf")
+    bird.answers["configure"] = DONE.replace("/etc/bird/bird.conf", str(tmp_path / "link.conf"))
+    keeper.update(OURS)
+    assert ["configure"] == bird.heard
+
+
 def test_who_is_not_bird_is_not_believed(tmp_path):
     """Another program at the socket."""
     place = str(tmp_path / "bird.ctl")
